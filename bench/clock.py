@@ -1,0 +1,54 @@
+"""Timing loops used by the figures. Standard library only; runs inside the measured process.
+
+A rate is the median over slices of one steady period, so that a burst of somebody else's work on
+the machine spoils a slice and not the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    begun = perf_counter()
+    call()
+    return perf_counter() - begun
+
+
+def rate(
+    call: Callable[[], object], *, warm: float = 0.5, period: float = 1.5, slices: int = 5
+) -> float:
+    """Calls per second, one at a time: median over the slices of `period`, after `warm` seconds."""
+    _repeat(call, warm)
+    return median(_repeat(call, period / slices) for _ in range(slices))
+
+
+def batch_rate(
+    batch: Callable[[], object], size: int, *, warm: int = 2, least: int = 5, period: float = 2.5
+) -> float:
+    """Items per second: median over batches of `size`, at least `least` and for `period` s."""
+    for _ in range(warm):
+        batch()
+    rates: list[float] = []
+    begun = perf_counter()
+    while len(rates) < least or perf_counter() - begun < period:
+        rates.append(size / seconds(batch))
+    return median(rates)
+
+
+def _repeat(call: Callable[[], object], period: float) -> float:
+    """Calls per second over one stretch of `period` seconds, at least one call."""
+    begun = perf_counter()
+    count = 0
+    while True:
+        call()
+        count += 1
+        passed = perf_counter() - begun
+        if passed >= period:
+            return count / passed

@@ -1,0 +1,95 @@
+"""How each engine is started and stopped, and with which interpreter and environment variables.
+
+The only file that knows a peer's options. Standard library only at import: the peers' environment
+lacks ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+NAMES = ("freehold", "ray", "dask", "pool", "executor", "floor")
+"""pool is multiprocessing.Pool, executor ProcessPoolExecutor, floor the bare operating system."""
+
+GROUPS = {"std": ("pool", "executor")}
+PEER_ENVIRONMENT = frozenset({"ray", "dask"})
+_DISTRIBUTIONS = {"freehold": "freehold", "ray": "ray", "dask": "distributed"}
+
+# The dashboard, the log stream and usage reports are off: they cost Ray memory and start-up time,
+# and Freehold has none of them on in this setting either.
+_RAY_OPTIONS: dict[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+}
+_RAY_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+def variables(engine: str) -> dict[str, str]:
+    """Environment of a measurement: our own, with the repository on the path and the peer quiet."""
+    paths = [str(ROOT)]
+    if engine == "freehold":
+        paths.append(str(ROOT / "src"))
+    surroundings = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    quiet = _RAY_VARIABLES if engine == "ray" else {}
+    return surroundings | quiet | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def versions(engine: str) -> dict[str, str]:
+    """Versions of what was measured, asked inside the measuring process."""
+    found = {"python": sys.version.split()[0]}
+    for name in (_DISTRIBUTIONS.get(engine), "numpy"):
+        if name is not None:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                found[name] = "source tree"
+    return found
+
+
+def load(name: str) -> Any:
+    """Import the module called `name`: "freehold" or "ray" give the futures API."""
+    return importlib.import_module(name)
+
+
+def start(engine: Any, num_cpus: int = 2) -> None:
+    """`engine.init()` for `num_cpus` workers, without dashboard and log stream."""
+    options = _RAY_OPTIONS if engine.__name__ == "ray" else {}
+    engine.init(num_cpus=num_cpus, **options)
+
+
+@contextmanager
+def cluster(name: str, num_cpus: int = 2) -> Iterator[Any]:
+    """A running engine, taken down at the end."""
+    engine = load(name)
+    start(engine, num_cpus)
+    try:
+        yield engine
+    finally:
+        engine.shutdown()
+
+
+@contextmanager
+def dask_client(workers: int = 2) -> Iterator[Any]:
+    """A Dask client of `workers` one-thread processes, without dashboard."""
+    distributed = importlib.import_module("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        yield client

@@ -1,0 +1,154 @@
+"""Rounds of measurements: every engine once a round, each in a fresh process, in rotating order.
+
+One measurement is `python -m bench.child` under the engine's own interpreter. Before it the harness
+waits, within reason, for the machine to be quiet, and records how busy it was; after it nothing of
+it is left running. A failure is a record like any other: the values yielded before it count, and
+its last words are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from bench import engines, peers, processes
+from bench.figure import Figure
+
+QUIET = 0.15
+"""Share of the machine in use below which a measurement starts at once; an editor uses 1-5 %."""
+
+PATIENCE = 10
+"""Half seconds to wait for quiet, which a shared machine may never be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one engine yielded for one figure in one round.
+
+    Args:
+        values: Value by metric; incomplete when `error` is set.
+        busy: Share of the machine's processors others used just before, 0 to 1.
+        leftover: Processes that were still running after the program's end, and were killed.
+        error: Last words of a failed measurement, or None.
+    """
+
+    figure: str
+    engine: str
+    round: int
+    values: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    busy: float = 0.0
+    leftover: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def run(
+    figure: Figure,
+    wanted: Sequence[str],
+    rounds: int,
+    report: Callable[[Measurement], None],
+) -> list[Measurement]:
+    """Measure `figure` on those of the `wanted` engines that have a program for it.
+
+    An engine that yielded nothing in two rounds running is left out of the later ones.
+
+    Args:
+        figure: What to measure.
+        wanted: Names of engines.
+        rounds: How often each is measured.
+        report: Called with every measurement as it ends.
+    """
+    processes.adopt_orphans()
+    entered = [engine for engine in figure.engines if engine in wanted]
+    interpreters = {engine: _interpreter(engine) for engine in entered}
+    done: list[Measurement] = []
+    for number in range(rounds):
+        # Rotated, so that nobody always runs behind the same peer, in the state it left.
+        turn = number % len(entered) if entered else 0
+        for engine in entered[turn:] + entered[:turn]:
+            if not _hopeless(done, engine):
+                one = measure(figure, engine, number, interpreters[engine])
+                done.append(one)
+                report(one)
+    return done
+
+
+def measure(figure: Figure, engine: str, number: int, interpreter: str) -> Measurement:
+    """One measurement in a fresh process of `interpreter`."""
+    busy = _settle()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        out = Path(folder, "out")
+        out.touch()
+        begun = perf_counter()
+        command = [interpreter, "-m", "bench.child", figure.name, engine, str(out)]
+        error = await_child(command, engine, Path(folder), figure.limit)
+        passed = perf_counter() - begun
+        leftover = processes.end_leftovers()
+        records = [json.loads(line) for line in out.read_text().splitlines()]
+    return Measurement(
+        figure=figure.name,
+        engine=engine,
+        round=number,
+        values={record["metric"]: record["value"] for record in records if "metric" in record},
+        versions=next((record["versions"] for record in records if "versions" in record), {}),
+        busy=round(busy, 3),
+        leftover=leftover,
+        seconds=round(passed, 3),
+        error=error,
+    )
+
+
+def await_child(command: list[str], engine: str, folder: Path, limit: float) -> str | None:
+    """Run `command` for at most `limit` seconds; None, or why it failed.
+
+    `folder` becomes its place for temporary files, so that session folders go when it goes.
+    """
+    # A file and no pipe: a daemon that outlives the program would hold a pipe open and us with it.
+    with Path(folder, "words").open("w+") as sink:
+        child = subprocess.Popen(
+            command,
+            cwd=engines.ROOT,
+            env=engines.variables(engine) | {"TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+        try:
+            code = child.wait(limit)
+        except BaseException as interruption:
+            processes.end_tree(child.pid)
+            child.wait()
+            if isinstance(interruption, subprocess.TimeoutExpired):
+                return f"no end within {limit:g} s"
+            raise
+        sink.seek(0)
+        lines = sink.read().strip().splitlines()
+    return f"{lines[-1] if lines else 'no output'} (exit code {code})" if code else None
+
+
+def _interpreter(engine: str) -> str:
+    return peers.interpreter() if engine in engines.PEER_ENVIRONMENT else sys.executable
+
+
+def _settle() -> float:
+    """Wait for the machine to be quiet and return how busy it was in the last half second."""
+    busy = 1.0
+    for _ in range(PATIENCE):
+        busy = processes.busy(0.5)
+        if busy < QUIET:
+            break
+    return busy
+
+
+def _hopeless(done: Sequence[Measurement], engine: str) -> bool:
+    last: list[Any] = [one.values for one in done if one.engine == engine][-2:]
+    return len(last) == 2 and not any(last)

@@ -1,0 +1,115 @@
+"""get, put, wait, cancel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from freehold.api import session
+from freehold.api.refs import ObjectRef
+
+T = TypeVar("T")
+
+
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of a reference, or the values of a list of them, in order.
+
+    Waits until they are there. Large arrays are views of shared memory: read-only, and no copy. A value that failed
+    raises its error as soon as it is known, whatever the others do.
+
+    Args:
+        timeout: seconds to wait at most; 0 only looks. Inside a task, the task's CPU is lent out meanwhile.
+
+    Raises: the task's own exception (which is also a TaskError), a system error from ``freehold.errors``, or
+    GetTimeoutError, which says what the value waits for.
+    """
+    _check_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        return session.connected().get([refs], timeout)[0]
+    if not isinstance(refs, list):
+        raise TypeError(f"get() takes an ObjectRef or a list of them, not {_kind(refs)}")
+    for index, ref in enumerate(refs):
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"get() takes ObjectRefs; item {index} of the list is {_kind(ref)}")
+    if not refs:
+        return []
+    return session.connected().get(refs, timeout)
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Store a value and return a reference to it. This process owns it.
+
+    Raises TypeError for a reference (it names a value already), SerializationError for what cannot travel,
+    ObjectStoreFullError if there is no room and none comes free.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("put() of an ObjectRef: it names a value already; pass it on as it is")
+    return session.connected().put(value)  # type: ignore[return-value]
+
+
+def wait(
+    refs: Sequence[ObjectRef[T]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until ``num_returns`` of the values are there; return (ready, not ready), each in the given order.
+
+    ``ready`` has at most ``num_returns`` entries, fewer only if the timeout (seconds) is over. A failed task counts as
+    ready. With ``fetch_local`` large values are brought to this machine before they count; without, it is enough
+    that they exist.
+    """
+    if isinstance(refs, ObjectRef):
+        raise TypeError("wait() takes a list of ObjectRefs, not one ObjectRef")
+    if not isinstance(refs, list | tuple):
+        raise TypeError(f"wait() takes a list of ObjectRefs, not {_kind(refs)}")
+    for index, ref in enumerate(refs):
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"wait() takes ObjectRefs; item {index} of the list is {_kind(ref)}")
+    if len(set(refs)) != len(refs):
+        raise ValueError("wait() takes each ObjectRef once; the list has duplicates")
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"num_returns must be an integer, not {_kind(num_returns)}")
+    if not refs:
+        return [], []
+    if not 1 <= num_returns <= len(refs):
+        raise ValueError(f"num_returns must be between 1 and the {len(refs)} refs, not {num_returns}")
+    _check_timeout(timeout)
+    found = session.connected().wait(refs, num_returns, timeout, fetch_local)
+    ready: list[ObjectRef[T]] = []
+    rest: list[ObjectRef[T]] = []
+    for ref in refs:
+        take = len(ready) < num_returns and ref._ref.object in found
+        (ready if take else rest).append(ref)
+    return ready, rest
+
+
+def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task that makes the value.
+
+    Queued: it never runs. Running: TaskCancelledError is raised in it, sleeps and blocking calls included. ``get`` then
+    raises TaskCancelledError. Finished: nothing happens. With ``force`` a running task's worker is killed; with
+    ``recursive`` the tasks that it submitted are cancelled too.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel() takes an ObjectRef, not {_kind(ref)}")
+    session.connected().cancel(ref, force=force, recursive=recursive)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be seconds or None, not {_kind(timeout)}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be >= 0 seconds, not {timeout}")
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {value!r}"[:200]

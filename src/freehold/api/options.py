@@ -1,0 +1,81 @@
+"""Options of remote functions: checked where they are written, not when the task runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from freehold import resources
+from freehold.resources import Resources
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a remote function asks for. See ``freehold.remote`` for the meaning of each."""
+
+    num_returns: int = 1
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: float = 0
+    resources: Mapping[str, float] = {}
+    max_retries: int = 3
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    name: str = ""
+
+    def vector(self) -> Resources:
+        """The resources in fixed point."""
+        return resources.vector(
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            memory=self.memory,
+            custom=self.resources,
+        )
+
+
+KNOWN: Final = Options.__struct_fields__
+
+
+def checked(base: Options, given: Mapping[str, Any]) -> Options:
+    """``base`` with ``given`` on top. Raises TypeError or ValueError, naming the option, its value and what it takes."""
+    for name in given:
+        if name not in KNOWN:
+            near = difflib.get_close_matches(name, KNOWN, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown option {name!r}{hint} Options are: {', '.join(KNOWN)}")
+    values = {name: value for name, value in given.items() if value is not None}
+    if "num_returns" in values:
+        _integer("num_returns", values["num_returns"], least=0)
+    if "max_retries" in values:
+        _integer("max_retries", values["max_retries"], least=-1)
+    if "name" in values and not isinstance(values["name"], str):
+        raise TypeError(f"name must be a string, not {values['name']!r}")
+    if "resources" in values:
+        if not isinstance(values["resources"], Mapping):
+            raise TypeError(
+                f"resources must be a dict of names to amounts, not {values['resources']!r}"
+            )
+        values["resources"] = dict(values["resources"])
+    if "retry_exceptions" in values:
+        values["retry_exceptions"] = _exceptions(values["retry_exceptions"])
+    options = msgspec.structs.replace(base, **values)
+    options.vector()  # raises for bad amounts
+    return options
+
+
+def _integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer >= {least}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, not {value}")
+
+
+def _exceptions(value: object) -> bool | tuple[type[BaseException], ...]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple) and all(
+        isinstance(item, type) and issubclass(item, BaseException) for item in value
+    ):
+        return tuple(value)
+    raise TypeError(f"retry_exceptions must be True, False or a list of exception types, not {value!r}")

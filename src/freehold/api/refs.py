@@ -1,0 +1,115 @@
+"""References to values: ``ObjectRef[T]``."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from freehold.runtime.process import ObjectRef as BareRef
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
+
+T = TypeVar("T", covariant=True)
+
+
+class ObjectRef(BareRef, Generic[T]):
+    """A name of a value of type ``T`` that may not exist yet and may live on another machine.
+
+    Made by ``f.remote()`` and ``put``. Pass it to tasks (as an argument it arrives as the value, inside a container as the
+    reference), store it in values, return it. The value is freed when no reference is left anywhere. ``await ref`` gives
+    the value in any event loop.
+    """
+
+    __slots__ = ()
+
+    def hex(self) -> str:
+        """The object's id, 40 hex digits."""
+        return self._ref.object.hex()
+
+    def binary(self) -> bytes:
+        """The object's id, 20 bytes."""
+        return self._ref.object
+
+    def task_id(self) -> str:
+        """The id of the task that returns or put the value, 32 hex digits."""
+        return self._ref.object[:16].hex()
+
+    def future(self) -> concurrent.futures.Future[T]:
+        """A ``concurrent.futures.Future`` of the value, or of its error."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+        process = self._process
+        process.when_done(self, lambda: _resolver.put((process, self, future)))
+        return future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._value().__await__()
+
+    async def _value(self) -> T:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+
+        def tell() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        def done() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell)
+
+        self._process.when_done(self, done)
+        await ready
+        return self._process.get([self], None)[0]  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and self._ref.object == other._ref.object
+
+    def __hash__(self) -> int:
+        return hash(self._ref.object)
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self.hex()})"
+
+    def __iter__(self) -> Any:
+        raise TypeError(
+            "an ObjectRef cannot be unpacked: the task returns one value. "
+            "Give it num_returns=n to get n references"
+        )
+
+    def __bool__(self) -> bool:
+        raise TypeError("an ObjectRef has no truth value; get() its value first")
+
+
+class _Resolver:
+    """Fills futures off the reading thread: unpickling a value runs user code."""
+
+    def __init__(self) -> None:
+        self.queue: queue.SimpleQueue[
+            tuple[Process, ObjectRef[Any], concurrent.futures.Future[Any]]
+        ] = queue.SimpleQueue()
+        self.thread: threading.Thread | None = None
+
+    def put(self, item: tuple[Process, ObjectRef[Any], concurrent.futures.Future[Any]]) -> None:
+        """A value is there for a future."""
+        self.queue.put(item)
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.run, name="freehold-futures", daemon=True)
+            self.thread.start()
+
+    def run(self) -> None:
+        """Fill futures for ever."""
+        while True:
+            process, ref, future = self.queue.get()
+            try:
+                future.set_result(process.get([ref], None)[0])
+            except BaseException as error:
+                future.set_exception(error)
+            del process, ref, future
+
+
+_resolver = _Resolver()

@@ -1,0 +1,343 @@
+"""Remote functions: ``@freehold.remote`` and ``f.remote()``.
+
+``f.remote(*args)`` runs here, in the caller's thread, until the task is on its way: it serialises the arguments,
+replaces top-level references by slots, moves large arguments to the store, and hands the task to the owner core. It is
+the hot path of the whole system; what can be done once is done at decoration or at the first call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
+
+from freehold.api import session
+from freehold.api.options import Options, checked
+from freehold.api.refs import ObjectRef
+from freehold.core.submission import Function, Task
+from freehold.ids import function_id, return_id
+from freehold.runtime.process import INLINE_BYTES, Process
+from freehold.runtime.worker import Slot
+from freehold.wire import serial
+from freehold.wire.messages import Reference
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+NO_ARGUMENTS: Final = serial.serialize(((), {})).to_bytes()
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function whose calls are tasks. Made by ``freehold.remote``."""
+
+    def __init__(self, function: Callable[P, R], options: Options) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._options = options
+        self._resources = options.vector()
+        self._retry = _packed_exceptions(options.retry_exceptions)
+        self._signature: inspect.Signature | None = None
+        self._arity: tuple[int, int] = (0, -1)
+        self._read_signature()
+        self._process: Process | None = None
+        self._prepared: Function | None = None
+        self._captured: list[ObjectRef[Any]] = []
+
+    def _read_signature(self) -> None:
+        """How many positional arguments a call may have; (0, -1) for "ask the signature"."""
+        try:
+            self._signature = inspect.signature(self._function)
+        except (TypeError, ValueError):
+            self._arity = (0, 1 << 30)
+            return
+        least = most = 0
+        for parameter in self._signature.parameters.values():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                most += 1
+                least += parameter.default is parameter.empty
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                most = 1 << 30
+            elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                return
+        self._arity = (least, most)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self._name()
+        raise TypeError(
+            f"{name} is a remote function: call {name}.remote(...) to run it as a task, or "
+            f"{name}.local(...) to run it here"
+        )
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, as if it had never been decorated."""
+        return self._function(*args, **kwargs)
+
+    @overload
+    def options(self, *, num_returns: int, **options: Any) -> ManyReturns[P]: ...
+    @overload
+    def options(self, **options: Any) -> RemoteFunction[P, R]: ...
+    def options(self, **options: Any) -> Any:
+        """The same function with other options, for one call or to keep. Names and meanings as in ``remote``."""
+        other = RemoteFunction(self._function, checked(self._options, options))
+        other._prepared = self._prepared
+        other._process = self._process
+        other._captured = self._captured
+        return other
+
+    # References may stand for any of the first four positional arguments; a checker sees that through these.
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Concatenate[A, Q], R],
+        a: A | ObjectRef[A],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Concatenate[A, B, Q], R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Concatenate[A, B, C, Q], R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Concatenate[A, B, C, D, Q], R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        d: D | ObjectRef[D],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRef[R]: ...
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit a task; return a reference to its result at once (a list of them if ``num_returns`` is not 1).
+
+        Arguments that are references arrive as their values; references inside containers stay references. Raises
+        TypeError for arguments that do not fit the function, SerializationError for those that cannot travel.
+        """
+        least, most = self._arity
+        if kwargs or not least <= len(args) <= most:
+            self._check_call(args, kwargs)
+        process = session.connected()
+        if self._process is not process:
+            self._prepare(process)
+        function = self._prepared
+        assert function is not None
+        deps: Sequence[Reference] = ()
+        borrowed: Sequence[Reference] = function.captured
+        keep: list[ObjectRef[Any]] = []
+        if not args and not kwargs:
+            blob = NO_ARGUMENTS
+        else:
+            slots: list[ObjectRef[Any]] = []
+            if any(isinstance(arg, ObjectRef) for arg in args) or kwargs:
+                args, kwargs = _slotted(args, kwargs, slots)
+            packed = serial.serialize((args, kwargs), "the arguments")
+            if packed.size > INLINE_BYTES:
+                args, kwargs = self._store_large(process, args, kwargs, slots, keep)
+                packed = serial.serialize((args, kwargs), "the arguments")
+            blob = packed.to_bytes()
+            if slots:
+                deps = [ref._ref for ref in slots]
+            if packed.refs:
+                borrowed = [ref._ref for ref in packed.refs] + list(borrowed)
+        options = self._options
+        context = process.context()
+        task = Task(
+            context.next_task(function.id, blob),
+            function,
+            blob,
+            resources=self._resources,
+            num_returns=options.num_returns,
+            deps=deps,
+            borrowed=borrowed,
+            max_retries=options.max_retries,
+            retry_exceptions=self._retry,
+            depth=context.depth,
+            parent=context.task,
+            name=options.name,
+        )
+        with process.lock:
+            if process.dropped:
+                process.settle()
+            process.role.submit(task)
+            process.transport.flush()
+        address = process.address
+        if options.num_returns == 1:
+            return ObjectRef(process, Reference(return_id(task.id, 0), address))
+        return [
+            ObjectRef(process, Reference(return_id(task.id, index), address))
+            for index in range(options.num_returns)
+        ]
+
+    def _check_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Raise the TypeError that calling the function itself would raise."""
+        if self._signature is not None:
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self._name()}.remote(): {error}") from None
+
+    def _prepare(self, process: Process) -> None:
+        """Pickle the function, once per session."""
+        pickled, captured = serial.pickle_function(self._function, self._name())
+        self._captured = captured
+        self._prepared = Function(
+            function_id(pickled), self._name(), pickled, [ref._ref for ref in captured]
+        )
+        self._process = process
+
+    def _store_large(
+        self,
+        process: Process,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        slots: list[ObjectRef[Any]],
+        keep: list[ObjectRef[Any]],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of more than INLINE_BYTES become objects of their own."""
+
+        def stored(arg: Any) -> Any:
+            if isinstance(arg, Slot) or serial.serialize(arg).size <= INLINE_BYTES:
+                return arg
+            ref = cast("ObjectRef[Any]", process.put(arg))
+            keep.append(ref)
+            slots.append(ref)
+            return Slot(len(slots) - 1)
+
+        return tuple(stored(arg) for arg in args), {
+            name: stored(arg) for name, arg in kwargs.items()
+        }
+
+    def _name(self) -> str:
+        return getattr(self._function, "__qualname__", None) or repr(self._function)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (self._function, self._options)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"<remote function {self._name()}>"
+
+
+class ManyReturns(RemoteFunction[P, Any]):
+    """A remote function with ``num_returns`` other than 1, as a type checker sees it."""
+
+    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:  # type: ignore[override]
+        """Submit a task; return one reference per return value."""
+        raise NotImplementedError  # never made: ``options`` returns a RemoteFunction
+
+
+def _slotted(
+    args: Sequence[Any], kwargs: dict[str, Any], slots: list[ObjectRef[Any]]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Replace top-level references by slots."""
+
+    def slot(arg: Any) -> Any:
+        if isinstance(arg, ObjectRef):
+            slots.append(arg)
+            return Slot(len(slots) - 1)
+        return arg
+
+    return tuple(slot(arg) for arg in args), {name: slot(arg) for name, arg in kwargs.items()}
+
+
+def _packed_exceptions(wanted: bool | tuple[type[BaseException], ...]) -> bytes:
+    """The wire form of ``retry_exceptions``."""
+    if wanted is True:
+        return b"*"
+    return serial.dump_plain(wanted) if wanted else b""
+
+
+class _Decorator:
+    """``remote(**options)``, waiting for its function."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def __call__(self, function: Callable[P, R]) -> RemoteFunction[P, R]:
+        return _decorate(function, self.options)
+
+
+class _ManyDecorator(_Decorator):
+    """The same with ``num_returns``, as a type checker sees it."""
+
+    def __call__(self, function: Callable[P, R]) -> ManyReturns[P]:  # type: ignore[override]
+        raise NotImplementedError  # never made
+
+
+def _decorate(function: Callable[P, R], options: Options) -> RemoteFunction[P, R]:
+    if inspect.isclass(function):
+        raise TypeError(
+            f"{function.__name__} is a class: actors are not there yet, remote() takes functions"
+        )
+    if isinstance(function, RemoteFunction):
+        raise TypeError(f"{function._name()} is a remote function already")
+    if not callable(function):
+        raise TypeError(f"remote() takes a function, not {function!r}")
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(
+            f"{function.__name__} is a coroutine function: tasks are plain functions as yet; "
+            "call asyncio.run() inside one"
+        )
+    return RemoteFunction(function, options)
+
+
+@overload
+def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(*, num_returns: int, **options: Any) -> _ManyDecorator: ...
+@overload
+def remote(**options: Any) -> _Decorator: ...
+def remote(function: Any = None, /, **options: Any) -> Any:
+    """Turn a function into a remote function: ``@remote``, or ``@remote(num_cpus=2)`` with options.
+
+    Args:
+        num_returns: how many values the function returns, each under a reference of its own (default 1). With n
+            other than 1 the function returns, or yields, exactly n values.
+        num_cpus, num_gpus: what a call needs to run (default 1 and 0); fractions down to 0.0001.
+        memory: bytes that a call reserves, for placement.
+        resources: amounts of custom resources.
+        max_retries: how often a task is run again when its worker dies (default 3; -1: without end; 0: a task that
+            may not run twice).
+        retry_exceptions: run it again also when it raises: True, or a list of exception types. Counts as a retry.
+        name: what to call the tasks in messages, instead of the function's name.
+
+    Raises TypeError or ValueError for an unknown option or a value that it cannot take.
+    """
+    if function is not None:
+        return _decorate(function, Options())
+    return _Decorator(checked(Options(), options))

@@ -1,0 +1,284 @@
+"""The session: ``init``, ``shutdown``, and what the cluster consists of."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from freehold import resources as amounts
+from freehold.errors import AlreadyInitializedError, NotInitializedError
+from freehold.ids import short
+from freehold.resources import CPU, GPU, MEMORY, UNIT
+from freehold.runtime import current, launch, machine, noded, places
+from freehold.runtime.driver import Driver
+from freehold.runtime.headd import head_address
+from freehold.runtime.process import Process, read_node_file
+from freehold.wire.messages import Describe, Description, NodeInfo
+
+log = logging.getLogger("freehold")
+_starting = threading.Lock()
+
+
+class Session(dict[str, Any]):
+    """What ``init`` returns: the cluster's address and this node's id; a context manager that shuts down at its end."""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutdown()
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    memory: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    object_store_memory: int | None = None,
+    spill_folders: Sequence[str | os.PathLike[str]] | None = None,
+    spill_quota: int | None = None,
+    namespace: str | None = None,
+    log_to_driver: bool = True,
+    ignore_reinit_error: bool = False,
+    infeasible_grace: float = 10.0,
+) -> Session:
+    """Connect this program to a cluster, or start one on this machine.
+
+    Args:
+        address: HOST:PORT of a head whose cluster has a node on this machine; "auto" for any such cluster; "local" for a
+            new one in any case. None: $FREEHOLD_ADDRESS if set, else a new one, which ends with this program.
+        num_cpus, num_gpus, memory, resources, labels: what the new node offers (default: what the machine has).
+        object_store_memory: bytes of shared memory for values (default: 30 % of the machine's memory). Only what is
+            used is taken.
+        spill_folders, spill_quota: where values go when that is full, and how many bytes at most.
+        namespace: of names made by this program.
+        log_to_driver: print what workers print.
+        ignore_reinit_error: do nothing if already connected, instead of raising AlreadyInitializedError.
+        infeasible_grace: seconds after which a task that no node can ever run fails with UnschedulableError.
+
+    Raises ValueError for options that only a new node could honour, given with an existing cluster's address;
+    ClusterUnreachableError if there is no such cluster or the new one does not come up.
+    """
+    with _starting:
+        if current.process() is not None:
+            if ignore_reinit_error:
+                return _described(connected())
+            raise AlreadyInitializedError(
+                "this process is connected already; call shutdown() first, or pass "
+                "ignore_reinit_error=True"
+            )
+        address = address or os.environ.get("FREEHOLD_ADDRESS") or "local"
+        offer = {
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "memory": memory,
+            "resources": resources,
+            "labels": labels,
+            "object_store_memory": object_store_memory,
+            "spill_folders": spill_folders,
+            "spill_quota": spill_quota,
+        }
+        started = None
+        if address == "local":
+            settings = local_settings(**offer, infeasible_grace=infeasible_grace)  # type: ignore[arg-type]
+            started = launch.start(settings, tied=True)
+            folder, file = started.folder, started.file
+        else:
+            given = [name for name, value in offer.items() if value is not None]
+            if given:
+                raise ValueError(
+                    f"{', '.join(given)} describe a new node, but {address} is a running cluster; "
+                    "give them to 'freehold start' there"
+                )
+            folder, file = places.find_node(address)
+        driver = Driver(folder, file, log_to_driver=log_to_driver, namespace=namespace or "")
+        driver.started = started
+        try:
+            driver.start()
+        except BaseException:
+            driver.close()
+            if started is not None:
+                launch.stop(started)
+            raise
+        current.set_process(driver)
+        atexit.register(shutdown)
+        return _described(driver)
+
+
+def local_settings(
+    *,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    memory: float | None,
+    resources: Mapping[str, float] | None,
+    labels: Mapping[str, str] | None,
+    object_store_memory: int | None,
+    spill_folders: Sequence[str | os.PathLike[str]] | None,
+    spill_quota: int | None,
+    infeasible_grace: float,
+) -> noded.Settings:
+    """Settings of a first node with a head, on loopback, in a session of its own."""
+    offer = machine.offer(num_cpus, num_gpus, memory, resources)
+    store = machine.store_bytes(object_store_memory)
+    places.sweep()
+    session, _ = places.new_session()
+    return noded.Settings(
+        session=str(session),
+        node=launch.new_node_id(),
+        head=head_address("127.0.0.1", 0),
+        host="127.0.0.1",
+        resources=offer,
+        store_bytes=store,
+        labels=dict(labels or {}),
+        spill_folders=[os.fspath(folder) for folder in spill_folders or ()],
+        spill_quota=spill_quota,
+        infeasible_grace=infeasible_grace,
+        start_head=True,
+    )
+
+
+def _described(process: Process) -> Session:
+    return Session(
+        address=f"{process.head.host}:{process.head.port}",
+        node_id=process.node.node.hex(),
+        session=str(getattr(process, "started", None) and process.started.folder.parent or ""),
+    )
+
+
+def shutdown() -> None:
+    """Leave the cluster; if ``init`` started it, stop it. References made before are dead. Harmless when not connected."""
+    with _starting:
+        process = current.process()
+        if isinstance(process, Driver):
+            current.set_process(None)
+            atexit.unregister(shutdown)
+            process.leave()
+
+
+def is_initialized() -> bool:
+    """Whether this process is connected to a cluster."""
+    return current.process() is not None
+
+
+def connected() -> Process:
+    """The process core; starts a local cluster if there is none yet (``init()`` with no arguments)."""
+    process = current.process()
+    if process is None:
+        init()
+        process = current.process()
+        assert process is not None
+    return process
+
+
+def _cluster() -> Description:
+    process = current.process()
+    if process is None:
+        raise NotInitializedError("not connected to a cluster: call init() first")
+    answer: Description = process.ask(process.head, Describe)
+    return answer
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The nodes of the cluster, also those that have gone: one dict each, with Ray's keys where they make sense."""
+    return [_node(info) for info in _cluster().nodes]
+
+
+def _node(info: NodeInfo) -> dict[str, Any]:
+    return {
+        "NodeID": info.address.node.hex(),
+        "Alive": info.alive,
+        "NodeManagerAddress": info.address.host,
+        "NodeManagerHostname": info.hostname,
+        "NodeManagerPort": info.address.port,
+        "Pid": info.pid,
+        "Resources": {
+            **amounts.floats(info.total),
+            "object_store_memory": float(info.store_bytes),
+        },
+        "Available": amounts.floats(info.free),
+        "Labels": dict(info.labels),
+        "ObjectStoreUsed": info.store_used,
+        "SpilledBytes": info.spilled_bytes,
+        "Workers": info.workers,
+        "Queued": info.queued,
+        "DeathReason": info.reason,
+    }
+
+
+def cluster_resources() -> dict[str, float]:
+    """What all living nodes have together."""
+    return _summed("total")
+
+
+def available_resources() -> dict[str, float]:
+    """What is free on all living nodes together, as last reported (every 0.1 s)."""
+    return _summed("free")
+
+
+def _summed(field: str) -> dict[str, float]:
+    total: dict[str, int] = {}
+    for info in _cluster().nodes:
+        if info.alive:
+            amounts.add(total, getattr(info, field))
+    return amounts.floats(total)
+
+
+class RuntimeContext:
+    """Where this code runs."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def get_job_id(self) -> str:
+        """The job's id."""
+        return self._process.role.job.hex()
+
+    def get_node_id(self) -> str:
+        """The id of the node that this process belongs to."""
+        return self._process.node.node.hex()
+
+    def get_worker_id(self) -> str:
+        """The id of this process."""
+        return self._process.address.process.hex()
+
+    def get_task_id(self) -> str | None:
+        """The id of the task that runs this code; None in a driver."""
+        context = self._process.context()
+        return context.task.hex() if context.depth else None
+
+    def get_task_name(self) -> str | None:
+        """The name of the task that runs this code; None in a driver."""
+        context = self._process.context()
+        return context.name if context.depth else None
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What this task was granted; empty in a driver."""
+        return amounts.floats(self._process.context().resources)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that ``init`` was given."""
+        return getattr(self._process, "namespace", "")
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the head."""
+        return f"{self._process.head.host}:{self._process.head.port}"
+
+    def __repr__(self) -> str:
+        return f"RuntimeContext(node={short(self._process.node.node)}, task={self.get_task_id()})"
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where this code runs: ids of job, node, worker and task."""
+    return RuntimeContext(connected())
+
+
+_ = (CPU, GPU, MEMORY, UNIT, read_node_file, log)

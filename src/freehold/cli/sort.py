@@ -1,0 +1,258 @@
+"""``freehold sort``: make 100-byte records, sort them, check the result.
+
+Theory of operation
+-------------------
+Each command starts a cluster (or joins the one at ``--address``), runs one job of
+``freehold.shuffle`` on it, shows how far it is, and ends with a few lines of figures. On a
+terminal progress is a live bar; elsewhere it is a line at each tenth, so that logs stay short.
+
+Nothing beyond click is imported until a command runs: ``freehold --help`` must not pay for numpy.
+This file must not know how any of it is done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from freehold.shuffle.jobs import Verdict
+    from freehold.shuffle.sort import Report
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
+    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
+}
+
+
+def size(text: str) -> int:
+    """A number of bytes: 512MiB, 1GiB, 6GB, 1.5TB, 1048576."""
+    digits = text.rstrip("BKMGTi ")
+    try:
+        return int(float(digits) * _UNITS[text[len(digits) :].strip()])
+    except (KeyError, ValueError):
+        raise click.BadParameter(f"{text!r} is not a size: write 512MiB, 1GiB or 6GB") from None
+
+
+def count(text: str) -> int:
+    """A whole number that may be grouped: 10000000, 10_000_000, 10,000,000."""
+    digits = text.replace(",", "").replace("_", "")
+    if not digits.isdecimal():
+        raise click.BadParameter(f"{text!r} is not a whole number: write 10000000 or 10_000_000")
+    return int(digits)
+
+
+_address = click.option("--address", help="Join the cluster at this address instead of a new one.")
+_folder = click.Path(path_type=Path)
+
+
+@click.group()
+def sort() -> None:
+    """Sort 100-byte records: make them, sort them, check the result."""
+
+
+@sort.command()
+@click.option(
+    "--records", type=count, required=True, metavar="N", help="How many; 10,000,000 are 1 GB."
+)
+@click.option("--files", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option("--ascii", "text", is_flag=True, help="Printable records.")
+@click.option("--skew", is_flag=True, help="Keys of which most share a few prefixes.")
+@_address
+@click.argument("folder", metavar="DIR", type=_folder)
+def gen(
+    records: int, files: int, text: bool, skew: bool, address: str | None, folder: Path
+) -> None:
+    """Write the Sort Benchmark's records into DIR, which must be empty or new."""
+    with _cluster(1, None, address), _progress() as progress:
+        from freehold.shuffle import jobs
+
+        paths = jobs.generate(folder, records, files, text=text, skew=skew, progress=progress)
+    click.echo(f"{records:,} records in {len(paths)} files in {folder}")
+
+
+@sort.command()
+@click.option("--partitions", type=click.IntRange(min=1), help="Output files [default: by size].")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--object-store-memory", "store", type=size, metavar="SIZE", help="Per node: 512MiB, 1GiB."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the parts of an earlier sort in OUT.")
+@_address
+@click.argument("source", metavar="IN", type=_folder)
+@click.argument("target", metavar="OUT", type=_folder)
+def run(
+    partitions: int | None,
+    nodes: int,
+    store: int | None,
+    overwrite: bool,
+    address: str | None,
+    source: Path,
+    target: Path,
+) -> None:
+    """Sort the record files in folder IN into part-00000, ... in folder OUT.
+
+    With --nodes N, on N nodes of this machine; with --address, on a running cluster.
+    """
+    if address and (nodes > 1 or store):
+        raise click.UsageError("--address joins a cluster that has its nodes and memory already")
+    with _cluster(nodes, store, address), _progress() as progress:
+        from freehold.shuffle.sort import sort as sort_records
+
+        report = sort_records(
+            source, target, partitions=partitions, overwrite=overwrite, progress=progress
+        )
+    _print_report(report)
+
+
+@sort.command()
+@click.option(
+    "--against", "--input", type=_folder, metavar="IN", help="Compare with the records in IN."
+)
+@_address
+@click.argument("folder", metavar="OUT", type=_folder)
+def check(against: Path | None, address: str | None, folder: Path) -> None:
+    """Read every record in OUT: order, count, checksum, duplicate keys.
+
+    Ends with status 1 if the keys are out of order, or if --against finds other records.
+    """
+    with _cluster(1, None, address), _progress() as progress:
+        from freehold.shuffle import jobs
+
+        verdict = jobs.check(folder, progress)
+        wanted = jobs.check(against, progress) if against else None
+    _print_verdict(verdict, wanted)
+    faults = []
+    if not verdict.summary.in_order:
+        faults.append(
+            f"{folder} is not sorted: {verdict.summary.unordered:,} records are below the one "
+            f"before them, the first at {verdict.place}"
+        )
+    if wanted and not verdict.summary.same_records(wanted.summary):
+        faults.append(
+            f"{folder} does not hold the records of {against}: "
+            f"{verdict.summary.records:,} of {wanted.summary.records:,} records, "
+            f"checksum {verdict.summary.checksum:x}, not {wanted.summary.checksum:x}"
+        )
+    if faults:
+        raise click.ClickException("\n".join(faults))
+
+
+@contextmanager
+def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[None]:
+    """A cluster to run on; errors that the user can act on become one line."""
+    import os
+
+    import freehold as fh
+    from freehold.errors import FreeholdError, TaskError
+    from freehold.shuffle.files import RecordFileError
+
+    memory = {} if store is None else {"object_store_memory": store}
+    try:
+        if nodes > 1:
+            from freehold.testing import Cluster
+
+            cpus = max(1, (os.cpu_count() or 1) // nodes)
+            with Cluster(nodes=nodes, num_cpus=cpus, **memory) as cluster:
+                fh.init(address=cluster.address)
+                try:
+                    yield
+                finally:
+                    fh.shutdown()
+        else:
+            fh.init(address=address) if address else fh.init(**memory)
+            try:
+                yield
+            finally:
+                fh.shutdown()
+    except (FreeholdError, RecordFileError) as error:
+        cause = error.cause if isinstance(error, TaskError) else None
+        # Bad input met by a task is no less the user's to mend: no traceback for it.
+        told = cause if isinstance(cause, RecordFileError) else error
+        raise click.ClickException(str(told)) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A function (stage, bytes done, bytes in all) that shows how far the job is."""
+    if sys.stderr.isatty():
+        with _live_progress() as tell:
+            yield tell
+    else:
+        yield _plain_progress()
+
+
+@contextmanager
+def _live_progress() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True)) as bars:
+        stages: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            # A stage that begins again (the second folder of a check) gets a bar of its own.
+            if stage not in stages or bars.tasks[stages[stage]].finished:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done)
+
+        yield tell
+
+
+def _plain_progress() -> Callable[[str, int, int], None]:
+    told: dict[str, int] = {}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth != told.get(stage):
+            told[stage] = tenth
+            click.echo(f"{stage}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", err=True)
+
+    return tell
+
+
+def _print_report(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    def rate(seconds: float) -> str:
+        return f"{report.bytes / 1e6 / seconds:,.0f}" if seconds and report.bytes else "-"
+
+    table = Table("stage", "seconds", "MB/s", "tasks", "tasks per node", box=None)
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for stage, seconds in report.seconds.items():
+        nodes = report.tasks.get(stage, Counter())
+        where = "  ".join(f"{node[:8]}: {count}" for node, count in sorted(nodes.items()))
+        speed = rate(seconds) if nodes else ""
+        table.add_row(stage, f"{seconds:.2f}", speed, str(sum(nodes.values()) or ""), where)
+    total = report.seconds_total
+    table.add_row("total", f"{total:.2f}", rate(total), "", "")
+    spilled = "" if report.spilled_bytes is None else f", {report.spilled_bytes:,} bytes spilled"
+    console = Console(highlight=False)
+    console.print(
+        f"{report.records:,} records, {report.bytes:,} bytes, "
+        f"{report.blocks} blocks x {report.partitions} partitions{spilled}"
+    )
+    console.print(table)
+
+
+def _print_verdict(verdict: Verdict, wanted: Verdict | None) -> None:
+    summary = verdict.summary
+    order = "in order" if summary.in_order else f"{summary.unordered:,} out of order"
+    same = ""
+    if wanted:
+        same = ", the same records as the input" if summary.same_records(wanted.summary) else ""
+    click.echo(
+        f"{summary.records:,} records in {verdict.files} files, {order}, checksum "
+        f"{summary.checksum:x}, {summary.duplicates:,} duplicate keys{same}"
+    )

@@ -1,0 +1,222 @@
+"""Execution: the tasks that lie at a worker, and which of them may run next.
+
+A pushed task first waits until the references in it have been introduced (``ownership``) and its stored arguments are
+here (``fetching``); then it is ready, and the thread that runs user code takes it. Tasks run in the order in which
+they became ready.
+
+A worker whose task blocks in ``get`` or runs for long gives the tasks behind it back to their owners
+(``give_back``): any of them might be what the blocked task waits for, and none should wait behind a slow one.
+
+A task is answered exactly once per attempt, by TaskDone or TaskReturned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from freehold.core.fetching import ARGUMENT, Fetching
+from freehold.core.ownership import Gate, Ownership
+from freehold.core.world import World
+from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId
+from freehold.wire.messages import (
+    FAILED,
+    STORED,
+    Address,
+    CancelTask,
+    DefineFunction,
+    PushTask,
+    Reference,
+    TaskDone,
+    TaskReturned,
+    Value,
+)
+
+
+class Run:
+    """One task at this worker. ``args``: the values of its top-level references, by slot."""
+
+    __slots__ = ("begun", "cancelled", "found", "gate", "message", "missing", "pinned", "submitter")
+
+    def __init__(self, message: PushTask, submitter: Address) -> None:
+        self.message = message
+        self.submitter = submitter
+        self.found: dict[ObjectId, tuple[int, int]] = {}
+        self.missing = 0
+        self.pinned: list[Reference] = []
+        self.begun = False
+        self.cancelled = False
+        self.gate: Gate
+
+    def args(self) -> Sequence[Value]:
+        """The values of the top-level references."""
+        return [argument.value for argument in self.message.deps]
+
+
+class Execution:
+    """The queue of one worker."""
+
+    def __init__(self, world: World, ownership: Ownership, fetching: Fetching) -> None:
+        self.world = world
+        self.ownership = ownership
+        self.fetching = fetching
+        self.runs: dict[TaskId, Run] = {}
+        self.ready: deque[Run] = deque()
+        self.functions: dict[FunctionId, DefineFunction] = {}
+        self.current: Run | None = None
+        self.cancelled_error: Callable[[Run], bytes]
+        self.interrupt: Callable[[Run], None]
+        self.exit_now: Callable[[Run], None]
+
+    # ------------------------------------------------------------------ tasks in
+
+    def on_define(self, message: DefineFunction) -> None:
+        """A function that tasks will name."""
+        self.functions[message.function] = message
+
+    def on_push(self, message: PushTask, submitter: Address) -> None:
+        """A task: see to its references and arguments."""
+        known = self.runs.get(message.task)
+        if known is not None and known.message.attempt >= message.attempt:
+            return
+        run = Run(message, submitter)
+        self.runs[message.task] = run
+        run.missing = 1  # held until everything has been asked for
+        run.gate = Gate(lambda: self.arrived(run))
+        self.take_references(run, message.borrowed)
+        for argument in message.deps:
+            value = argument.value
+            if value.contains:
+                self.take_references(run, value.contains)
+            if value.kind == STORED:
+                run.missing += 1
+                self.fetching.fetch(
+                    argument.ref.object, argument.ref.owner, value, Needs(self, run), ARGUMENT
+                )
+        if run.gate.waiting:
+            run.missing += 1  # for the gate
+        self.arrived(run)
+
+    def take_references(self, run: Run, references: Sequence[Reference]) -> None:
+        """References that came with the task: pinned until it is answered."""
+        self.ownership.take_in(references, run.submitter, run.gate)
+        run.pinned.extend(references)
+
+    def arrived(self, run: Run) -> None:
+        """One more of the things that the task needs is here."""
+        run.missing -= 1
+        if not run.missing and self.runs.get(run.message.task) is run:
+            self.ready.append(run)
+
+    # ------------------------------------------------------------------ running
+
+    def next(self) -> Run | None:
+        """The task to run now; the caller runs it and then calls ``finished``."""
+        if not self.ready:
+            return None
+        run = self.ready.popleft()
+        run.begun = True
+        self.current = run
+        return run
+
+    def finished(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
+        """User code has ended: answer the owner. References in the results are handed to it first."""
+        self.current = None
+        submitter = run.submitter
+        for value in results:
+            for ref in value.contains:
+                self.ownership.hand_out(ref, submitter)
+        self.world.send(
+            submitter, TaskDone(run.message.task, run.message.attempt, results, micros, retry)
+        )
+        self.drop(run)
+
+    def drop(self, run: Run) -> None:
+        """Forget an answered task and what was held for it."""
+        del self.runs[run.message.task]
+        for ref in run.pinned:
+            self.ownership.unpin(ref.object)
+
+    def give_back(self) -> None:
+        """Return every task that has not begun."""
+        for run in list(self.runs.values()):
+            if not run.begun:
+                self.abandon(run)
+                self.world.send(
+                    run.submitter, TaskReturned(run.message.task, run.message.attempt)
+                )
+
+    def abandon(self, run: Run) -> None:
+        """A task that will not run here: release what was fetched for it."""
+        if run in self.ready:
+            self.ready.remove(run)
+        run.missing = -1_000_000  # late arrivals change nothing
+        for object_id in run.found:
+            self.fetching.release(object_id)
+        run.found.clear()
+        self.drop(run)
+
+    # ------------------------------------------------------------------ ends
+
+    def on_cancel(self, message: CancelTask) -> None:
+        """The owner wants the task to end."""
+        run = self.runs.get(message.task)
+        if run is None:
+            return
+        run.cancelled = True
+        if not run.begun:
+            self.abandon(run)
+            self.fail(run, self.cancelled_error(run))
+        elif message.force:
+            self.exit_now(run)
+        else:
+            self.interrupt(run)
+
+    def fail(self, run: Run, error: bytes) -> None:
+        """Answer an abandoned task with an error."""
+        count = run.message.num_returns
+        self.world.send(
+            run.submitter,
+            TaskDone(run.message.task, run.message.attempt, [Value(FAILED, error)] * count),
+        )
+
+    def peer_lost(self, process: ProcessId) -> None:
+        """An owner is gone: nobody waits for its tasks."""
+        for run in list(self.runs.values()):
+            if run.submitter.process == process:
+                if run.begun:
+                    run.cancelled = True
+                    self.interrupt(run)
+                else:
+                    self.abandon(run)
+
+
+class Needs:
+    """Waits for one stored argument of a task."""
+
+    __slots__ = ("execution", "run")
+
+    def __init__(self, execution: Execution, run: Run) -> None:
+        self.execution = execution
+        self.run = run
+
+    def fetched(self, object_id: ObjectId, offset: int, size: int) -> None:
+        """It is here, pinned until the task's last view of it is gone."""
+        if self.run.missing < 0 or object_id in self.run.found:
+            self.execution.fetching.release(object_id)
+        else:
+            self.run.found[object_id] = (offset, size)
+        self.execution.arrived(self.run)
+
+    def unfetched(self, object_id: ObjectId, value: Value) -> None:
+        """It is not stored after all: use the value that the owner has now."""
+        for argument in self.run.message.deps:
+            if argument.ref.object == object_id:
+                argument.value = value
+        if self.run.missing < 0:
+            return
+        if value.kind == FAILED:
+            self.execution.abandon(self.run)
+            self.execution.fail(self.run, value.data)
+        else:
+            self.execution.arrived(self.run)

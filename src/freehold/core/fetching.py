@@ -1,0 +1,349 @@
+"""Fetching: values from the stores of nodes into the hands of this process, and the waits of ``get`` and ``wait``.
+
+A stored value is read in place: this process asks its own node for the object (``FetchObject``), the node brings it
+to this machine if need be, pins it and answers with its offset in the shared arena. One pin at the node stands for
+all views in this process; when the last view is gone the pin is returned.
+
+If the nodes that were thought to have the object do not, the owner is asked again, naming them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from freehold.core.ownership import Entry, Ownership
+from freehold.core.world import World
+from freehold.ids import JobId, NodeId, ObjectId
+from freehold.wire.messages import (
+    FAILED,
+    STORED,
+    AbortObject,
+    Address,
+    CancelFetch,
+    CreateObject,
+    FetchObject,
+    ObjectCreated,
+    ObjectMissing,
+    ObjectReady,
+    UnpinObject,
+    Value,
+)
+
+GET, WAIT, ARGUMENT = 0, 1, 2
+
+
+class Fetcher(Protocol):
+    """Anyone who wants an object's bytes at hand."""
+
+    def fetched(self, object_id: ObjectId, offset: int, size: int) -> None:
+        """They are here, pinned once for this fetcher."""
+
+    def unfetched(self, object_id: ObjectId, value: Value) -> None:
+        """There are no stored bytes after all: ``value`` is inline or an error."""
+
+
+class Local:
+    """An object pinned here, or on its way."""
+
+    __slots__ = ("fetchers", "offset", "owner", "pins", "priority", "size")
+
+    def __init__(self, owner: Address, size: int, priority: int) -> None:
+        self.owner = owner
+        self.size = size
+        self.priority = priority
+        self.offset = -1
+        self.pins = 0
+        self.fetchers: list[Fetcher] = []
+
+
+class Fetching:
+    """What this process has pinned at its node, and what it is waiting for."""
+
+    def __init__(self, world: World, node: Address) -> None:
+        self.world = world
+        self.node = node
+        self.locals: dict[ObjectId, Local] = {}
+        self.missing: Callable[[ObjectId, Address, Sequence[NodeId]], None]  # the role's: ask the owner
+        self.full: Callable[[str], bytes]  # the role's: the shipped form of "no room here"
+
+    def fetch(
+        self, object_id: ObjectId, owner: Address, value: Value, fetcher: Fetcher, priority: int
+    ) -> None:
+        """Bring a STORED value here for ``fetcher``."""
+        local = self.locals.get(object_id)
+        if local is not None and local.offset >= 0:
+            local.pins += 1
+            fetcher.fetched(object_id, local.offset, local.size)
+            return
+        if local is None:
+            local = self.locals[object_id] = Local(owner, value.size, priority)
+            self.ask(object_id, local, value)
+        local.fetchers.append(fetcher)
+
+    def ask(self, object_id: ObjectId, local: Local, value: Value) -> None:
+        """Tell the node to bring the object."""
+        self.world.send(
+            self.node,
+            FetchObject(object_id, value.size, local.owner, value.nodes, local.priority),
+        )
+
+    def abandon(self, object_id: ObjectId, fetcher: Fetcher) -> None:
+        """``fetcher`` waits no more."""
+        local = self.locals.get(object_id)
+        if local is None or fetcher not in local.fetchers:
+            return
+        local.fetchers.remove(fetcher)
+        if not local.fetchers and local.offset < 0:
+            del self.locals[object_id]
+            self.world.send(self.node, CancelFetch(object_id))
+
+    def release(self, object_id: ObjectId) -> None:
+        """One fetcher's views are gone."""
+        local = self.locals[object_id]
+        local.pins -= 1
+        if not local.pins and not local.fetchers:
+            del self.locals[object_id]
+            self.world.send(self.node, UnpinObject(object_id))
+
+    def on_ready(self, message: ObjectReady) -> None:
+        """The node has it here."""
+        local = self.locals.get(message.object)
+        if local is None or local.offset >= 0:  # cancelled meanwhile: the node pinned it for nobody
+            self.world.send(self.node, UnpinObject(message.object))
+            return
+        local.offset, local.size = message.offset, message.size
+        fetchers, local.fetchers = local.fetchers, []
+        local.pins += len(fetchers)
+        for fetcher in fetchers:
+            fetcher.fetched(message.object, local.offset, local.size)
+
+    def on_missing(self, message: ObjectMissing) -> None:
+        """The named nodes do not have it."""
+        local = self.locals.get(message.object)
+        if local is None or local.offset >= 0:
+            return
+        if message.full:
+            self.relocated(message.object, Value(FAILED, self.full(message.reason)))
+        else:
+            self.missing(message.object, local.owner, message.tried)
+
+    def relocated(self, object_id: ObjectId, value: Value) -> None:
+        """The owner answered: look elsewhere, or there is nothing to fetch."""
+        local = self.locals.get(object_id)
+        if local is None or local.offset >= 0:
+            return
+        if value.kind == STORED:
+            self.ask(object_id, local, value)
+            return
+        del self.locals[object_id]
+        for fetcher in local.fetchers:
+            fetcher.unfetched(object_id, value)
+
+
+class Get:
+    """One ``get``: done when every value is at hand, or when one turns out to be an error.
+
+    ``found``: offset and size in the arena of the stored values, each pinned once for this get. ``failed``: the
+    first error among the values. ``done``: nothing more to wait for.
+    """
+
+    __slots__ = ("done", "failed", "fetching", "found", "ownership", "pending", "wake")
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        fetching: Fetching,
+        objects: Sequence[ObjectId],
+        wake: Callable[[], None],
+    ) -> None:
+        self.ownership = ownership
+        self.fetching = fetching
+        self.wake = wake
+        self.found: dict[ObjectId, tuple[int, int]] = {}
+        self.failed: Value | None = None
+        self.pending: set[ObjectId] = set()
+        self.done = False
+        for object_id in dict.fromkeys(objects):
+            entry = ownership.entries[object_id]
+            value = entry.value
+            if value is None:
+                self.pending.add(object_id)
+                ownership.wait_for(entry, self)
+            elif value.kind == FAILED:
+                self.failed = self.failed or value
+            elif value.kind == STORED:
+                self.pending.add(object_id)
+                self.fetch(entry, value)
+        if self.failed is not None or not self.pending:
+            self.done = True
+
+    def fetch(self, entry: Entry, value: Value) -> None:
+        """A stored value: bring it here."""
+        owner = entry.owner or self.ownership.world.address
+        self.fetching.fetch(entry.object, owner, value, self, GET)
+
+    def resolved(self, entry: Entry) -> None:
+        """A value is known."""
+        value = entry.value
+        assert value is not None
+        if value.kind == STORED and not self.done:
+            self.fetch(entry, value)
+        else:
+            self.settle(entry.object, value if value.kind == FAILED else None)
+
+    def fetched(self, object_id: ObjectId, offset: int, size: int) -> None:
+        """Its bytes are here."""
+        if self.done:
+            self.fetching.release(object_id)
+            return
+        self.found[object_id] = (offset, size)
+        self.settle(object_id, None)
+
+    def unfetched(self, object_id: ObjectId, value: Value) -> None:
+        """It is not stored after all."""
+        self.settle(object_id, value if value.kind == FAILED else None)
+
+    def settle(self, object_id: ObjectId, failed: Value | None) -> None:
+        """One object less to wait for."""
+        self.pending.discard(object_id)
+        if self.done:
+            return
+        if failed is not None:
+            self.failed = failed
+        if failed is not None or not self.pending:
+            self.done = True
+            self.wake()
+
+    def close(self) -> None:
+        """Stop waiting (timeout, or an error came first). Pins already given stay with ``found``."""
+        self.done = True
+        for object_id in self.pending:
+            entry = self.ownership.entries.get(object_id)
+            if entry is not None and entry.waiters and self in entry.waiters:
+                entry.waiters.remove(self)
+            self.fetching.abandon(object_id, self)
+        self.pending.clear()
+
+
+class Wait:
+    """One ``wait``: done when ``needed`` of the objects are finished, and here if ``fetch`` asks for it."""
+
+    __slots__ = ("done", "fetching", "needed", "ownership", "pending", "ready", "wake")
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        fetching: Fetching,
+        objects: Sequence[ObjectId],
+        needed: int,
+        fetch: bool,
+        wake: Callable[[], None],
+    ) -> None:
+        self.ownership = ownership
+        self.fetching: Fetching | None = fetching if fetch else None
+        self.needed = needed
+        self.wake = wake
+        self.ready: set[ObjectId] = set()
+        self.pending: set[ObjectId] = set()
+        self.done = False
+        for object_id in objects:
+            entry = ownership.entries[object_id]
+            if entry.value is None:
+                self.pending.add(object_id)
+                ownership.wait_for(entry, self)
+            else:
+                self.known(entry)
+        self.done = len(self.ready) >= needed
+
+    def known(self, entry: Entry) -> None:
+        """A value is known: that is enough, or it has to come here first."""
+        value = entry.value
+        assert value is not None
+        if self.fetching is not None and value.kind == STORED and not self.done:
+            self.pending.add(entry.object)
+            owner = entry.owner or self.ownership.world.address
+            self.fetching.fetch(entry.object, owner, value, self, WAIT)
+        else:
+            self.settle(entry.object)
+
+    def resolved(self, entry: Entry) -> None:
+        """A value is known."""
+        self.known(entry)
+
+    def fetched(self, object_id: ObjectId, offset: int, size: int) -> None:
+        """It is here; a later get will find it. We do not keep it pinned."""
+        assert self.fetching is not None
+        self.fetching.release(object_id)
+        self.settle(object_id)
+
+    def unfetched(self, object_id: ObjectId, value: Value) -> None:
+        """It is not stored after all."""
+        self.settle(object_id)
+
+    def settle(self, object_id: ObjectId) -> None:
+        """One more is ready."""
+        self.pending.discard(object_id)
+        self.ready.add(object_id)
+        if not self.done and len(self.ready) >= self.needed:
+            self.done = True
+            self.wake()
+
+    def close(self) -> None:
+        """Stop waiting."""
+        self.done = True
+        for object_id in self.pending:
+            entry = self.ownership.entries.get(object_id)
+            if entry is not None and entry.waiters and self in entry.waiters:
+                entry.waiters.remove(self)
+            if self.fetching is not None:
+                self.fetching.abandon(object_id, self)
+        self.pending.clear()
+
+
+class Creation:
+    """Room asked for in this node's store. ``offset`` is where to write; negative: refused, see ``reason``."""
+
+    __slots__ = ("done", "offset", "reason", "wake")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.done = False
+        self.offset = -1
+        self.reason = ""
+        self.wake = wake
+
+
+class Creating:
+    """Values that this process is about to write into its node's store."""
+
+    def __init__(self, world: World, node: Address) -> None:
+        self.world = world
+        self.node = node
+        self.pending: dict[ObjectId, Creation] = {}
+
+    def create(
+        self, object_id: ObjectId, size: int, owner: Address, job: JobId, wake: Callable[[], None]
+    ) -> Creation:
+        """Ask for room."""
+        creation = self.pending[object_id] = Creation(wake)
+        self.world.send(self.node, CreateObject(object_id, size, owner, job))
+        return creation
+
+    def on_created(self, message: ObjectCreated) -> None:
+        """The node's answer."""
+        creation = self.pending.pop(message.object, None)
+        if creation is None:
+            if message.offset >= 0:
+                self.world.send(self.node, AbortObject(message.object))
+            return
+        creation.offset, creation.reason = message.offset, message.reason
+        creation.done = True
+        creation.wake()
+
+    def node_lost(self) -> None:
+        """Nobody will answer."""
+        for creation in self.pending.values():
+            creation.reason = "this machine's node daemon is gone"
+            creation.done = True
+            creation.wake()
+        self.pending.clear()

@@ -1,0 +1,455 @@
+"""Leasing, the owner's side: which worker runs which task, and how many tasks are on their way to it.
+
+Tasks of the same *shape* (resources and preferred node) share a queue and leases. A lease is a worker that a node
+has granted; it is reused while there is work and returned after a short hold. The life of one lease: requested ->
+(redirected ->)* granted -> idle <-> busy -> returned, or ended when its worker dies.
+
+How deep to fill a worker: tasks whose time in user code is known are pushed ahead until ``PIPELINE_MICROS`` of work
+lie at the worker, so that a 5 us function travels by the hundred and nothing waits behind a 1 s function. A function
+that was never measured counts as a full pipeline: its first task goes alone. A worker that turns out to be busy for
+long gives the tasks behind back (``on_returned``).
+
+Who is to blame when a worker dies: if one task was on it, that one. If several were, nobody yet: all become
+*suspects* and run alone from then on, so that the next death names the culprit exactly and costs the innocent nothing
+of their retries. A task with ``max_retries=0`` is a suspect from the start: it may not run twice, so we must always
+know whether it has begun.
+
+A worker's death reaches us twice: as the end of its stream (after its last results) and as its node's report of how
+it died. We act when both are in, or ``REPORT_PATIENCE`` after the stream's end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from freehold.core.submission import PUSHED, QUEUED, Placing, Submission, Task
+from freehold.core.world import Timer, World
+from freehold.ids import FunctionId, JobId, LeaseId, NodeId, ProcessId, TaskId
+from freehold.resources import Resources
+from freehold.wire.messages import (
+    Address,
+    Death,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRedirected,
+    LeaseRefused,
+    RequestLease,
+    ReturnLease,
+    TaskReturned,
+)
+
+#: Work that may lie at one worker: 5 ms hides the round trip and a thread switch (at most 5 ms under
+#: the interpreter lock) and is the longest that a short task can wait behind others.
+PIPELINE_MICROS: Final = 5_000.0
+#: However short the tasks: 512 tasks of 80 bytes make a frame of 40 KiB, below a socket's send buffer.
+PIPELINE_TASKS: Final = 512
+#: A measured task never counts for less: below this the messages cost more than the work.
+LEAST_MICROS: Final = 8.0
+#: Requests under way at once per shape: enough to start a machine's workers together.
+REQUESTS: Final = 16
+#: How long an idle lease is kept (seconds): loops that wait for each result reuse it; others get it soon.
+HOLD: Final = 0.2
+#: How long to wait for the node's word on how a worker died (seconds).
+REPORT_PATIENCE: Final = 2.0
+
+
+class Lease:
+    """A worker granted to us. ``load``: expected microseconds of the tasks that lie at it."""
+
+    __slots__ = (
+        "alone",
+        "death",
+        "drained",
+        "id",
+        "idle_since",
+        "known",
+        "load",
+        "node",
+        "pid",
+        "shape",
+        "slow",
+        "tasks",
+        "wanted",
+        "worker",
+    )
+
+    def __init__(
+        self, lease: LeaseId, shape: Shape, node: Address, worker: Address, pid: int
+    ) -> None:
+        self.id = lease
+        self.shape = shape
+        self.node = node
+        self.worker = worker
+        self.pid = pid
+        self.known: set[FunctionId] = set()
+        self.tasks: dict[TaskId, Task] = {}
+        self.load = 0.0
+        self.alone = False  # a suspect runs here: nothing else may
+        self.slow = False  # gave tasks back: push nothing until it has finished one
+        self.wanted = False  # its node asked for it: push nothing more
+        self.idle_since = 0.0
+        self.drained = False
+        self.death: Death | None = None
+
+
+class Shape:
+    """A scheduling class: its queue, leases, and requests under way (by the node asked last)."""
+
+    __slots__ = ("idle", "leases", "queue", "requests", "resources", "target", "why")
+
+    def __init__(self, resources: Resources, target: Address | None) -> None:
+        self.resources = resources
+        self.target = target
+        self.queue: deque[Task] = deque()
+        self.leases: dict[LeaseId, Lease] = {}
+        self.idle: dict[LeaseId, Lease] = {}
+        self.requests: dict[LeaseId, Address] = {}
+        self.why = ""  # the node's last word on why requests wait
+
+    def width(self) -> int:
+        """Workers that we have or are about to have."""
+        return len(self.leases) + len(self.requests)
+
+
+class Leasing(Placing):
+    """Queues, leases and requests of one owner."""
+
+    def __init__(self, world: World, submission: Submission, node: Address, job: JobId) -> None:
+        self.world = world
+        self.submission = submission
+        self.node = node
+        self.job = job
+        self.shapes: dict[object, Shape] = {}
+        self.leases: dict[LeaseId, Lease] = {}
+        self.asked: dict[LeaseId, Shape] = {}
+        self.by_worker: dict[ProcessId, dict[LeaseId, Lease]] = {}
+        self.known: dict[ProcessId, set[FunctionId]] = {}
+        self.sweeper: Timer | None = None
+        self.worker_died: Callable[[Task, Death], None]  # the role's: retry or fail the one task to blame
+        self.unplaceable: Callable[[Task, str], None]  # the role's: no node can ever run it
+
+    # ------------------------------------------------------------------ tasks in
+
+    def enqueue(self, task: Task) -> None:
+        """Push the task to a worker with room, or queue it and see to it that there will be one."""
+        shape = self.shape_of(task)
+        micros = task.function.micros
+        task.estimate = PIPELINE_MICROS if micros is None else max(micros, LEAST_MICROS)
+        if not shape.queue:
+            lease = self.room_for(task, shape)
+            if lease is not None:
+                self.push(task, lease)
+                return
+        task.state = QUEUED
+        task.since = self.world.now()
+        if task.attempt:
+            shape.queue.appendleft(task)  # it has waited already
+        else:
+            shape.queue.append(task)
+        self.request_more(shape)
+
+    def withdraw(self, task: Task) -> bool:
+        """Take a queued task back, if it is still queued."""
+        shape = self.shape_of(task)
+        try:
+            shape.queue.remove(task)
+        except ValueError:
+            return False
+        return True
+
+    def shape_of(self, task: Task) -> Shape:
+        """The task's scheduling class."""
+        resources, target = task.resources, task.target
+        key = (tuple(resources.items()), target.process if target is not None else b"")
+        shape = self.shapes.get(key)
+        if shape is None:
+            shape = self.shapes[key] = Shape(resources, target)
+        return shape
+
+    def room_for(self, task: Task, shape: Shape) -> Lease | None:
+        """A lease that can take the task now: an idle one, else the least loaded with room in its pipeline."""
+        if shape.idle:
+            return next(iter(shape.idle.values()))
+        if task.suspect or task.estimate >= PIPELINE_MICROS or len(shape.leases) > 64:
+            return None  # (past 64 busy leases scanning them costs more than queueing: replies pull from it)
+        best = None
+        for lease in shape.leases.values():
+            if self.has_room(lease, task) and (best is None or lease.load < best.load):
+                best = lease
+        return best
+
+    def has_room(self, lease: Lease, task: Task) -> bool:
+        """Whether one more task may lie at this busy or idle worker."""
+        if lease.wanted or lease.drained or lease.death is not None:
+            return False
+        if not lease.tasks:
+            return True
+        return (
+            not (lease.alone or lease.slow or task.suspect)
+            and lease.load + task.estimate <= PIPELINE_MICROS
+            and len(lease.tasks) < PIPELINE_TASKS
+        )
+
+    def push(self, task: Task, lease: Lease) -> None:
+        """Send the task; note what lies at the worker."""
+        if not lease.tasks:
+            lease.shape.idle.pop(lease.id, None)
+            lease.alone = task.suspect
+        lease.tasks[task.id] = task
+        lease.load += task.estimate
+        task.lease = lease
+        self.submission.push(task, lease.worker, lease.id, lease.known)
+
+    def fill(self, lease: Lease) -> None:
+        """Push queued tasks to a worker with room: at most its share, so that one worker does not take all."""
+        shape = lease.shape
+        queue = shape.queue
+        if queue:
+            share = len(queue) // shape.width() + 1
+            while share and queue and self.has_room(lease, queue[0]):
+                task = queue.popleft()
+                micros = task.function.micros  # measured since it was queued
+                if micros is not None:
+                    task.estimate = max(micros, LEAST_MICROS)
+                self.push(task, lease)
+                share -= 1
+        if not lease.tasks:
+            self.settle(lease)
+
+    def settle(self, lease: Lease) -> None:
+        """An idle lease: give it back if it is wanted elsewhere, else hold it for a while."""
+        if lease.shape.requests and not lease.shape.queue:
+            self.cancel_requests(lease.shape)
+        if lease.wanted or any(shape.requests for shape in self.shapes.values()):
+            self.give_back(lease)
+            return
+        lease.idle_since = self.world.now()
+        lease.shape.idle[lease.id] = lease
+        if self.sweeper is None:
+            self.sweeper = self.world.call_at(lease.idle_since + HOLD, self.sweep)
+
+    def sweep(self) -> None:
+        """Return leases that have been idle for the hold, and forget shapes without any use."""
+        self.sweeper = None
+        now = self.world.now()
+        oldest = None
+        for key, shape in list(self.shapes.items()):
+            for lease in list(shape.idle.values()):
+                if now - lease.idle_since >= HOLD:
+                    self.give_back(lease)
+                else:
+                    oldest = min(oldest or lease.idle_since, lease.idle_since)
+            if not (shape.leases or shape.requests or shape.queue):
+                del self.shapes[key]
+        if oldest is not None:
+            self.sweeper = self.world.call_at(oldest + HOLD, self.sweep)
+
+    def give_back(self, lease: Lease) -> None:
+        """The worker is the node's again."""
+        assert not lease.tasks
+        self.forget(lease)
+        self.world.send(lease.node, ReturnLease(lease.id))
+
+    def forget(self, lease: Lease) -> None:
+        """Drop the lease from every index."""
+        self.leases.pop(lease.id, None)
+        lease.shape.leases.pop(lease.id, None)
+        lease.shape.idle.pop(lease.id, None)
+        at_worker = self.by_worker.get(lease.worker.process)
+        if at_worker is not None:
+            at_worker.pop(lease.id, None)
+            if not at_worker:
+                del self.by_worker[lease.worker.process]
+
+    # ------------------------------------------------------------------ requests
+
+    def request_more(self, shape: Shape) -> None:
+        """Ask for as many workers as there are queued tasks, up to REQUESTS at a time."""
+        wanted = min(len(shape.queue), REQUESTS) - len(shape.requests)
+        if wanted <= 0:
+            return
+        for other in self.shapes.values():
+            if other is not shape:
+                for lease in list(other.idle.values()):
+                    self.give_back(lease)  # or it would hold a CPU that we are asking for
+        task = shape.queue[0]
+        target = shape.target or self.node
+        for _ in range(wanted):
+            lease = LeaseId(self.world.new_id())
+            shape.requests[lease] = target
+            self.asked[lease] = shape
+            self.world.send(target, self.request(lease, shape, task, hops=0))
+
+    def request(self, lease: LeaseId, shape: Shape, task: Task | None, hops: int) -> RequestLease:
+        """The message that asks for a lease of this shape."""
+        return RequestLease(
+            lease,
+            self.world.address,
+            self.job,
+            shape.resources,
+            task.depth if task else 0,
+            hops,
+            task.function.name if task else "",
+        )
+
+    def cancel_requests(self, shape: Shape) -> None:
+        """Nothing is queued any more: take back requests that were not granted yet."""
+        for lease, node in shape.requests.items():
+            del self.asked[lease]
+            self.world.send(node, ReturnLease(lease))
+        shape.requests.clear()
+
+    # ------------------------------------------------------------------ events from nodes
+
+    def on_granted(self, message: LeaseGranted, node: Address) -> None:
+        """A worker is ours."""
+        shape = self.asked.pop(message.lease, None)
+        if shape is None:  # we took the request back, and the answer crossed our ReturnLease
+            return
+        del shape.requests[message.lease]
+        shape.why = ""
+        lease = Lease(message.lease, shape, node, message.worker, message.pid)
+        process = message.worker.process
+        lease.known = self.known.setdefault(process, set())
+        self.leases[lease.id] = shape.leases[lease.id] = lease
+        self.by_worker.setdefault(process, {})[lease.id] = lease
+        self.fill(lease)
+        if shape.queue:
+            self.request_more(shape)
+
+    def on_redirected(self, message: LeaseRedirected) -> None:
+        """Ask the named node instead."""
+        shape = self.asked.get(message.lease)
+        if shape is None:
+            return
+        shape.requests[message.lease] = message.node
+        task = shape.queue[0] if shape.queue else None
+        self.world.send(message.node, self.request(message.lease, shape, task, message.hops))
+
+    def on_refused(self, message: LeaseRefused) -> None:
+        """No node can ever run tasks of this shape: they fail, with the node's reason."""
+        shape = self.asked.pop(message.lease, None)
+        if shape is None:
+            return
+        shape.requests.pop(message.lease, None)
+        tasks, shape.queue = list(shape.queue), deque()
+        self.cancel_requests(shape)
+        for task in tasks:
+            self.unplaceable(task, message.reason)
+
+    def on_wanted(self, lease_id: LeaseId) -> None:
+        """Others wait at that node: no more pushes; give the lease back when it is empty."""
+        lease = self.leases.get(lease_id)
+        if lease is not None and not lease.wanted:
+            lease.wanted = True
+            if not lease.tasks:
+                self.give_back(lease)
+
+    def on_queued(self, lease_id: LeaseId, reason: str) -> None:
+        """A node says why a request of ours waits."""
+        shape = self.asked.get(lease_id)
+        if shape is not None:
+            shape.why = reason
+
+    # ------------------------------------------------------------------ events from workers
+
+    def task_left(self, task: Task) -> None:
+        """The task is no longer at its worker: finished or given back."""
+        lease = task.lease
+        if not isinstance(lease, Lease) or lease.tasks.pop(task.id, None) is None:
+            return
+        lease.load -= task.estimate
+        lease.slow = False
+        if not lease.tasks:
+            lease.load = 0.0
+            lease.alone = False
+
+    def refill(self, lease: Lease) -> None:
+        """After results: push more, or let the lease rest."""
+        if lease.id not in self.leases:
+            return
+        if lease.wanted:
+            if not lease.tasks:
+                self.give_back(lease)
+                if lease.shape.queue:
+                    self.request_more(lease.shape)
+        elif not lease.drained and lease.death is None:
+            self.fill(lease)
+
+    def on_returned(self, message: TaskReturned, task: Task | None) -> None:
+        """A worker is busy for long and gives back what it has not begun."""
+        if task is None or task.attempt != message.attempt or task.state is not PUSHED:
+            return
+        lease = task.lease
+        self.task_left(task)
+        task.attempt += 1
+        self.enqueue(task)
+        if isinstance(lease, Lease) and lease.tasks:
+            lease.slow = True
+
+    # ------------------------------------------------------------------ deaths
+
+    def on_ended(self, message: LeaseEnded) -> None:
+        """The node's word on how a lease's worker died. Its stream may not have been drained yet."""
+        lease = self.leases.get(message.lease)
+        if lease is not None:
+            lease.death = message.death
+            lease.shape.idle.pop(lease.id, None)
+            if lease.drained or not lease.tasks:
+                self.bury(lease)
+            else:
+                self.world.call_at(
+                    self.world.now() + REPORT_PATIENCE, lambda: self.stop_waiting(lease)
+                )
+
+    def worker_drained(self, process: ProcessId) -> None:
+        """A worker's stream has ended: nothing more will come from it."""
+        self.known.pop(process, None)
+        for lease in list(self.by_worker.get(process, {}).values()):
+            lease.drained = True
+            lease.shape.idle.pop(lease.id, None)
+            if lease.death is not None:
+                self.bury(lease)
+            else:
+                self.world.call_at(
+                    self.world.now() + REPORT_PATIENCE, lambda lease=lease: self.stop_waiting(lease)
+                )
+
+    def stop_waiting(self, lease: Lease) -> None:
+        """Half of a death's two signs has not come in time."""
+        if lease.id in self.leases:
+            if lease.death is None:
+                lease.death = Death(lease.pid, lease.node.node, detail="its node did not say how")
+            self.bury(lease)
+
+    def node_lost(self, node: NodeId, detail: str) -> None:
+        """A node is gone: so are its workers, and our requests that wait there."""
+        for lease in list(self.leases.values()):
+            if lease.node.node == node and lease.death is None:
+                lease.death = Death(lease.pid, node, detail=detail)
+                self.bury(lease)
+        for lease_id, shape in list(self.asked.items()):
+            if shape.requests[lease_id].node == node:
+                shape.requests[lease_id] = self.node
+                task = shape.queue[0] if shape.queue else None
+                self.world.send(self.node, self.request(lease_id, shape, task, hops=0))
+        for shape in self.shapes.values():
+            if shape.target is not None and shape.target.node == node:
+                shape.target = None
+
+    def bury(self, lease: Lease) -> None:
+        """Settle the tasks of a dead worker: blame, retry, or fail."""
+        self.forget(lease)
+        tasks = list(lease.tasks.values())
+        lease.tasks.clear()
+        assert lease.death is not None
+        if len(tasks) == 1:
+            self.worker_died(tasks[0], lease.death)
+        else:
+            for task in reversed(tasks):  # each goes to the front of the queue: keep their order
+                task.suspect = True
+                self.submission.retry(task)
+        if lease.shape.queue:
+            self.request_more(lease.shape)

@@ -1,0 +1,346 @@
+"""Ownership: who may name which object, what is known of its value, and when it is freed.
+
+Every process has one table with an :class:`Entry` per object it can name, whether it owns the object or has
+borrowed it. The owner's entry is the only truth about a value; a borrower's entry is a copy on request.
+
+The life of one reference through three processes:
+
+1. A makes it (``own``). A handle in user code, a pending task that uses it, or a live value that contains it
+   hold the entry (``handles``, ``pins``).
+2. A sends it to B (``hand_out``): it counts B *before* the message leaves. B's entry notes how often it was given
+   the reference (``received``); when B holds it no more, it sends ``Release`` with that count. A reference that
+   crosses a release on the way is thereby harmless: A's count for B has not reached zero.
+3. B sends it on to C: it tells A (``Provide``) and sends the reference at once. C may not let user code see it
+   until A's ``Introduce`` has arrived (``accept``): *count before name*. B's own release follows its Provide on
+   the same stream, so B need not pin anything meanwhile.
+4. B dies: its stream to A ends *after its last bytes*, so A has seen every Provide that B sent. A forgets B's count.
+
+An object is freed when its owner's entry has no handle, pin or holder. References inside a value are pinned by the
+entry that knows the value. What this file must not know: tasks, sockets, where bytes lie in memory.
+
+Not done here (and said in docs/ownership.md): recovery of lost values, survival of an owner's death.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from freehold.core.world import World
+from freehold.ids import ObjectId, ProcessId
+from freehold.wire.messages import (
+    STORED,
+    Address,
+    FreeObjects,
+    Introduce,
+    Locate,
+    Located,
+    Provide,
+    Reference,
+    Release,
+    Value,
+)
+
+
+class Waiter(Protocol):
+    """Anyone who wants to know that an object is finished."""
+
+    def resolved(self, entry: Entry) -> None:
+        """``entry.value`` is known. Called under the core's lock: note it and return."""
+
+
+class Entry:
+    """What one process knows of one object.
+
+    ``owner`` is None when this process owns it. ``value`` is None until known. ``handles``: references in user
+    code. ``pins``: pending tasks and live values that need it. ``holders``: borrowers and how often they were given
+    the reference, less what they released (owner only). ``received``: how often we were given it since our last
+    release, ``owed``: introductions seen (+) or still expected (-) per giver (borrower only).
+    """
+
+    __slots__ = (
+        "handles",
+        "holders",
+        "object",
+        "owed",
+        "owner",
+        "pins",
+        "received",
+        "task",
+        "value",
+        "waiters",
+        "watchers",
+    )
+
+    def __init__(self, object_id: ObjectId, owner: Address | None) -> None:
+        self.object = object_id
+        self.owner = owner
+        self.value: Value | None = None
+        self.task: object | None = None
+        self.handles = 0
+        self.pins = 0
+        self.received = 0
+        self.waiters: list[Waiter] | None = None
+        self.watchers: list[Address] | None = None
+        self.holders: dict[ProcessId, int] | None = None
+        self.owed: dict[ProcessId, int] | None = None
+
+
+class Gate:
+    """A value or task that may not be used before the references in it have been introduced."""
+
+    __slots__ = ("open", "waiting")
+
+    def __init__(self, opened: Callable[[], None]) -> None:
+        self.waiting = 0
+        self.open = opened
+
+
+class Ownership:
+    """The table and the counting."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.entries: dict[ObjectId, Entry] = {}
+        self.gates: dict[tuple[ObjectId, ProcessId], list[Gate]] = {}
+        self.on_free: Callable[[Entry], None] = lambda entry: None
+
+    # ------------------------------------------------------------------ making and holding
+
+    def own(self, object_id: ObjectId) -> Entry:
+        """A new object of ours, value unknown."""
+        entry = Entry(object_id, None)
+        self.entries[object_id] = entry
+        return entry
+
+    def reference(self, object_id: ObjectId) -> Reference:
+        """The reference to an object that we know."""
+        return Reference(object_id, self.entries[object_id].owner or self.world.address)
+
+    def add_handle(self, ref: Reference) -> None:
+        """User code holds one more handle. The entry must exist: a name is counted before it is used."""
+        self.entries[ref.object].handles += 1
+
+    def drop_handle(self, object_id: ObjectId) -> None:
+        """User code dropped a handle."""
+        entry = self.entries[object_id]
+        assert entry.handles > 0
+        entry.handles -= 1
+        if not entry.handles and not entry.pins:
+            self.collect(entry)
+
+    def pin(self, object_id: ObjectId) -> None:
+        """A pending task or a live value needs the object."""
+        self.entries[object_id].pins += 1
+
+    def unpin(self, object_id: ObjectId) -> None:
+        """The task is done, or the value that contained the reference is gone."""
+        entry = self.entries[object_id]
+        assert entry.pins > 0
+        entry.pins -= 1
+        if not entry.pins and not entry.handles:
+            self.collect(entry)
+
+    def collect(self, entry: Entry) -> None:
+        """Free what nobody can name. A worklist, because a value may contain references to values that do."""
+        work = [entry]
+        while work:
+            entry = work.pop()
+            if entry.handles or entry.pins or entry.holders:
+                continue
+            if entry.owed:
+                continue  # a reference and its introduction have not met yet
+            if self.entries.pop(entry.object, None) is None:
+                continue
+            if entry.owner is not None:
+                if entry.received:
+                    self.world.send(entry.owner, Release(entry.object, entry.received))
+            elif entry.value is not None and entry.value.kind == STORED:
+                for node in entry.value.nodes:
+                    self.world.send(node, FreeObjects([entry.object]))
+            self.on_free(entry)
+            if entry.value is not None:
+                for inner in entry.value.contains:
+                    held = self.entries[inner.object]
+                    held.pins -= 1
+                    work.append(held)
+
+    # ------------------------------------------------------------------ values
+
+    def resolve(self, entry: Entry, value: Value) -> None:
+        """The value is known (and the references in it are accepted and pinned by the caller)."""
+        entry.value = value
+        waiters, entry.waiters = entry.waiters, None
+        if entry.watchers:
+            watchers, entry.watchers = entry.watchers, None
+            for watcher in watchers:
+                self.world.send(watcher, Located(entry.object, self.for_peer(value, watcher)))
+        if waiters:
+            for waiter in waiters:
+                waiter.resolved(entry)
+
+    def wait_for(self, entry: Entry, waiter: Waiter) -> None:
+        """Have ``waiter`` told when the value is known. Asks the owner if that is someone else."""
+        assert entry.value is None
+        if entry.waiters is None:
+            entry.waiters = []
+            if entry.owner is not None:
+                self.world.send(entry.owner, Locate(entry.object))
+        entry.waiters.append(waiter)
+
+    def for_peer(self, value: Value, peer: Address) -> Value:
+        """``value`` as it is told to ``peer``: the references in it are handed out first."""
+        for inner in value.contains:
+            self.hand_out(inner, peer)
+        return value
+
+    def take_in(self, contains: Iterable[Reference], giver: Address, gate: Gate) -> None:
+        """A message from ``giver`` carries these references: accept and pin each; ``gate`` counts the waits."""
+        for ref in contains:
+            self.accept(ref, giver, gate)
+            self.pin(ref.object)
+
+    # ------------------------------------------------------------------ handing references on
+
+    def hand_out(self, ref: Reference, to: Address) -> None:
+        """We are about to send ``ref`` to process ``to``: count it, or have its owner count it."""
+        if to.process == ref.owner.process:
+            return  # the owner knows its own; our release follows on the same stream
+        if ref.owner.process == self.world.address.process:
+            entry = self.entries[ref.object]
+            if entry.holders is None:
+                entry.holders = {}
+            entry.holders[to.process] = entry.holders.get(to.process, 0) + 1
+        else:
+            self.world.send(ref.owner, Provide(ref.object, to))
+
+    def accept(self, ref: Reference, giver: Address, gate: Gate) -> None:
+        """``giver`` sent us ``ref``. If it does not own it, ``gate`` waits for the introduction.
+
+        The caller pins the reference at once, in the same event, so the entry cannot be collected in between.
+        """
+        me = self.world.address.process
+        if ref.owner.process == me:
+            assert ref.object in self.entries, "a reference of ours came back after we freed it"
+            return
+        entry = self.entries.get(ref.object)
+        if entry is None:
+            entry = self.entries[ref.object] = Entry(ref.object, ref.owner)
+        if giver.process == ref.owner.process:
+            entry.received += 1
+            return
+        owed = self.owe(entry, giver.process, -1)
+        if owed < 0:
+            gate.waiting += 1
+            self.gates.setdefault((ref.object, giver.process), []).append(gate)
+
+    def owe(self, entry: Entry, giver: ProcessId, change: int) -> int:
+        """Add to the balance of introductions from ``giver``; return the new balance."""
+        if entry.owed is None:
+            entry.owed = {}
+        balance = entry.owed.get(giver, 0) + change
+        if balance:
+            entry.owed[giver] = balance
+        else:
+            entry.owed.pop(giver, None)
+        return balance
+
+    # ------------------------------------------------------------------ events from the wire
+
+    def on_introduce(self, message: Introduce) -> None:
+        """The owner has counted us for a reference from ``giver``, which may come before or after this."""
+        ref = message.ref
+        entry = self.entries.get(ref.object)
+        if entry is None:
+            entry = self.entries[ref.object] = Entry(ref.object, ref.owner)
+        entry.received += 1
+        balance = self.owe(entry, message.giver, +1)
+        if balance <= 0:
+            key = (ref.object, message.giver)
+            waiting = self.gates[key]
+            gate = waiting.pop(0)
+            if not waiting:
+                del self.gates[key]
+            gate.waiting -= 1
+            if not gate.waiting:
+                gate.open()
+            self.collect(entry)
+
+    def on_provide(self, message: Provide, giver: ProcessId) -> None:
+        """A borrower passes our object on: count the taker, then introduce the object to it."""
+        entry = self.entries[message.object]
+        taker = message.taker
+        if entry.holders is None:
+            entry.holders = {}
+        entry.holders[taker.process] = entry.holders.get(taker.process, 0) + 1
+        self.world.send(taker, Introduce(Reference(message.object, self.world.address), giver))
+
+    def on_release(self, message: Release, peer: ProcessId) -> None:
+        """A borrower gives back so many counts."""
+        entry = self.entries[message.object]
+        assert entry.holders is not None
+        left = entry.holders[peer] - message.count
+        assert left >= 0
+        if left:
+            entry.holders[peer] = left
+        else:
+            del entry.holders[peer]
+            if not entry.handles and not entry.pins:
+                self.collect(entry)
+
+    def on_locate(self, message: Locate, peer: Address) -> None:
+        """A borrower wants the value: tell it now or when it is there."""
+        entry = self.entries[message.object]
+        if entry.value is not None:
+            self.world.send(peer, Located(message.object, self.for_peer(entry.value, peer)))
+            return
+        if entry.watchers is None:
+            entry.watchers = []
+        entry.watchers.append(peer)
+
+    def on_located(self, message: Located, giver: Address) -> None:
+        """The owner tells us a value. Its references may have to wait for their introductions."""
+        entry = self.entries.get(message.object)
+        value = message.value
+
+        def finish() -> None:
+            if entry is not None and self.entries.get(message.object) is entry:
+                self.replace(entry, value)
+                entry.pins -= 1
+                self.collect(entry)
+            else:
+                self.forget(value)
+
+        gate = Gate(finish)
+        if entry is not None:
+            entry.pins += 1  # until the gate opens
+        self.take_in(value.contains, giver, gate)
+        if not gate.waiting:
+            finish()
+
+    def replace(self, entry: Entry, value: Value) -> None:
+        """A borrower's entry learns a value, the first time or anew."""
+        old = entry.value
+        self.resolve(entry, value)
+        if old is not None:
+            self.forget(old)
+
+    def forget(self, value: Value) -> None:
+        """Drop the pins that a value had on the references inside it."""
+        for inner in value.contains:
+            self.unpin(inner.object)
+
+    def peer_lost(self, peer: ProcessId) -> list[Entry]:
+        """A process has ended and its stream is drained. Returns our entries that it owned.
+
+        What it held is released. Gates that wait for introductions on its word stay shut; the caller fails them.
+        """
+        orphans = []
+        for entry in list(self.entries.values()):
+            if entry.owner is not None and entry.owner.process == peer:
+                orphans.append(entry)
+            elif entry.holders and entry.holders.pop(peer, 0):
+                self.collect(entry)
+            if entry.watchers:
+                entry.watchers = [watcher for watcher in entry.watchers if watcher.process != peer]
+        return orphans

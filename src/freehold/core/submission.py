@@ -1,0 +1,357 @@
+"""Submission: the life of a task at its owner, from ``f.remote()`` to its results.
+
+waiting (for the values of its top-level references) -> queued (for a worker) -> pushed -> done. Queued and pushed
+are ``leasing``'s business; this file knows arguments, results, retries and cancellation.
+
+A task is *pushed again* under the same ids with a higher attempt number when its worker dies or, if the user asked
+for it, when it raises. A result of an older attempt is refused. While the task may still need them its arguments
+are pinned; the pins go when the results are in.
+
+Races considered: a result that crosses a cancel (the result wins if it arrives first); all references to the
+results dropped while the task runs (it runs on, its results are freed on arrival); a worker that dies after its
+last result was sent (results first: a death is the end of the stream).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from freehold.core.ownership import Entry, Gate, Ownership
+from freehold.core.world import World
+from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId, return_id
+from freehold.resources import Resources
+from freehold.wire.messages import (
+    FAILED,
+    STORED,
+    Address,
+    Argument,
+    CancelTask,
+    DefineFunction,
+    FreeObjects,
+    PushTask,
+    Reference,
+    TaskDone,
+    Value,
+)
+
+WAITING: Final = "waiting for its arguments"
+QUEUED: Final = "queued for a worker"
+PUSHED: Final = "sent to a worker"
+DONE: Final = "done"
+
+
+class Function:
+    """A remote function as its owner knows it. ``micros``: running mean of its time in user code, None unmeasured."""
+
+    __slots__ = ("captured", "id", "micros", "name", "pickled")
+
+    def __init__(
+        self, function: FunctionId, name: str, pickled: bytes, captured: Sequence[Reference] = ()
+    ) -> None:
+        self.id = function
+        self.name = name
+        self.pickled = pickled
+        self.captured = captured
+        self.micros: float | None = None
+
+    def measured(self, micros: int) -> None:
+        """Take one more measurement in, weighing it 1/4: settles in a few tasks, forgets an outlier as fast."""
+        before = self.micros
+        self.micros = micros if before is None else before + (micros - before) / 4
+
+
+class Task:
+    """One submitted task. ``shape`` names its scheduling class; ``lease`` is where it was pushed, if it was."""
+
+    __slots__ = (
+        "args",
+        "attempt",
+        "borrowed",
+        "cancelled",
+        "deps",
+        "depth",
+        "estimate",
+        "function",
+        "id",
+        "lease",
+        "max_retries",
+        "name",
+        "num_returns",
+        "parent",
+        "resources",
+        "retry_exceptions",
+        "since",
+        "state",
+        "suspect",
+        "target",
+        "unready",
+        "used_retries",
+    )
+
+    def __init__(
+        self,
+        task: TaskId,
+        function: Function,
+        args: bytes,
+        *,
+        resources: Resources,
+        num_returns: int = 1,
+        deps: Sequence[Reference] = (),
+        borrowed: Sequence[Reference] = (),
+        max_retries: int = 3,
+        retry_exceptions: bytes = b"",
+        depth: int = 0,
+        parent: TaskId | None = None,
+        name: str = "",
+    ) -> None:
+        self.id = task
+        self.function = function
+        self.args = args
+        self.resources = resources
+        self.num_returns = num_returns
+        self.deps = deps
+        self.borrowed = borrowed
+        self.max_retries = max_retries
+        self.retry_exceptions = retry_exceptions
+        self.depth = depth
+        self.parent = parent
+        self.name = name
+        self.attempt = 0
+        self.used_retries = 0
+        self.unready = 0
+        self.estimate = 0.0
+        self.state = WAITING
+        self.since = 0.0
+        self.suspect = max_retries == 0  # see leasing: a suspect is never pushed behind or before another
+        self.cancelled = False
+        self.target: Address | None = None
+        self.lease: object | None = None
+
+
+class Placing:
+    """What submission needs of leasing."""
+
+    def enqueue(self, task: Task) -> None:
+        """Find the task a worker."""
+        raise NotImplementedError
+
+    def withdraw(self, task: Task) -> bool:
+        """Take a queued task back. False if it has been pushed."""
+        raise NotImplementedError
+
+
+class Submission:
+    """Tasks that this process has submitted and that are not done."""
+
+    def __init__(self, world: World, ownership: Ownership) -> None:
+        self.world = world
+        self.ownership = ownership
+        self.tasks: dict[TaskId, Task] = {}
+        self.placing: Placing
+
+    # ------------------------------------------------------------------ submit
+
+    def submit(self, task: Task) -> None:
+        """Begin. The entries of its returns exist from here on, without a value."""
+        ownership = self.ownership
+        for index in range(task.num_returns):
+            entry = ownership.own(return_id(task.id, index))
+            entry.task = task
+            entry.handles = 1  # the handle that the caller is about to make
+        self.tasks[task.id] = task
+        for ref in task.borrowed:
+            ownership.pin(ref.object)
+        if task.deps:
+            self.await_arguments(task)
+        else:
+            self.placing.enqueue(task)
+
+    def await_arguments(self, task: Task) -> None:
+        """Pin the arguments and wait for those that are not there yet."""
+        ownership = self.ownership
+        waiter = Dependency(self, task)
+        for ref in task.deps:
+            entry = ownership.entries[ref.object]
+            entry.pins += 1
+            if entry.value is None:
+                task.unready += 1
+                ownership.wait_for(entry, waiter)
+        if not task.unready:
+            self.arguments_ready(task)
+
+    def arguments_ready(self, task: Task) -> None:
+        """All values are known. A failed argument fails the task, under the argument's own error."""
+        if task.state is DONE:
+            return
+        here: dict[ProcessId, int] = {}
+        best = 0
+        for ref in task.deps:
+            value = self.ownership.entries[ref.object].value
+            assert value is not None
+            if value.kind == FAILED:
+                self.finish(task, [Value(FAILED, value.data)] * task.num_returns)
+                return
+            if value.kind == STORED:
+                for node in value.nodes:
+                    here[node.process] = here.get(node.process, 0) + value.size
+                    if here[node.process] > best:
+                        best, task.target = here[node.process], node
+        self.placing.enqueue(task)
+
+    # ------------------------------------------------------------------ push
+
+    def push(self, task: Task, worker: Address, lease: bytes, known: set[FunctionId]) -> None:
+        """Send the task to a worker, its function first if that worker has not seen it."""
+        world, function, ownership = self.world, task.function, self.ownership
+        if function.id not in known:
+            known.add(function.id)
+            world.send(
+                worker,
+                DefineFunction(
+                    function.id, function.name, function.pickled, len(function.captured)
+                ),
+            )
+        task.state = PUSHED
+        message = PushTask(
+            task.id,
+            task.attempt,
+            lease,  # type: ignore[arg-type]  # bytes on the wire
+            function.id,
+            task.args,
+            task.num_returns,
+            task.depth,
+            task.name,
+        )
+        if task.deps:
+            message.deps = [self.argument(ref, worker) for ref in task.deps]
+        if task.borrowed:
+            message.borrowed = list(task.borrowed)
+            for ref in task.borrowed:
+                ownership.hand_out(ref, worker)
+        if task.retry_exceptions:
+            message.retry_exceptions = task.retry_exceptions
+        world.send(worker, message)
+
+    def argument(self, ref: Reference, worker: Address) -> Argument:
+        """A top-level reference with its value, as pushed to ``worker``."""
+        value = self.ownership.entries[ref.object].value
+        assert value is not None
+        return Argument(ref, self.ownership.for_peer(value, worker))
+
+    # ------------------------------------------------------------------ results
+
+    def on_done(self, message: TaskDone, worker: Address) -> Task | None:
+        """Results came. Returns the task if they end this attempt, None if they are stale."""
+        task = self.tasks.get(message.task)
+        if task is None or task.attempt != message.attempt or task.state is not PUSHED:
+            self.discard(message, worker, free=task is None)
+            return None
+        task.function.measured(message.micros)
+        if message.retry and not task.cancelled and self.may_retry(task):
+            self.retry(task)
+            return task
+        self.finish(task, message.results, worker)
+        return task
+
+    def finish(self, task: Task, results: list[Value], giver: Address | None = None) -> None:
+        """The task is over: hand its results to their entries and let the arguments go."""
+        task.state = DONE
+        del self.tasks[task.id]
+        for index, value in enumerate(results):
+            entry = self.ownership.entries.get(return_id(task.id, index))
+            if value.contains:
+                assert giver is not None
+                self.gated(entry, value, giver)
+            elif entry is not None:
+                self.ownership.resolve(entry, value)
+                entry.task = None
+            elif value.kind == STORED:
+                self.free(return_id(task.id, index), value)
+        for ref in task.deps:
+            self.ownership.unpin(ref.object)
+        for ref in task.borrowed:
+            self.ownership.unpin(ref.object)
+
+    def gated(self, entry: Entry | None, value: Value, giver: Address) -> None:
+        """A result with references inside: it is known once each of them has been introduced."""
+        ownership = self.ownership
+
+        def opened() -> None:
+            if entry is not None and ownership.entries.get(entry.object) is entry:
+                ownership.resolve(entry, value)
+                entry.task = None
+                entry.pins -= 1
+                ownership.collect(entry)
+            else:
+                ownership.forget(value)
+
+        gate = Gate(opened)
+        if entry is not None:
+            entry.pins += 1
+        ownership.take_in(value.contains, giver, gate)
+        if not gate.waiting:
+            opened()
+
+    def discard(self, message: TaskDone, worker: Address, *, free: bool) -> None:
+        """A stale attempt's results: nobody will name them.
+
+        They are freed only when no newer attempt is about, because that one writes under the same ids.
+        """
+        for index, value in enumerate(message.results):
+            if value.contains:
+                self.gated(None, value, worker)
+            if free and value.kind == STORED:
+                self.free(return_id(message.task, index), value)
+
+    def free(self, object_id: ObjectId, value: Value) -> None:
+        """Have every copy of a value dropped."""
+        for node in value.nodes:
+            self.world.send(node, FreeObjects([object_id]))
+
+    # ------------------------------------------------------------------ retries and cancellation
+
+    def may_retry(self, task: Task) -> bool:
+        """Whether one more attempt is allowed; counts it. ``max_retries=-1`` is without end."""
+        if task.max_retries >= 0 and task.used_retries >= task.max_retries:
+            return False
+        task.used_retries += 1
+        return True
+
+    def retry(self, task: Task) -> None:
+        """Begin a new attempt under the same ids."""
+        task.attempt += 1
+        task.lease = None
+        self.placing.enqueue(task)
+
+    def fail(self, task: Task, error: bytes) -> None:
+        """The task ends in a system error."""
+        self.finish(task, [Value(FAILED, error)] * task.num_returns)
+
+    def cancel(self, task: Task, *, force: bool, recursive: bool, error: bytes) -> None:
+        """The user wants the task to end: at once if it has not been pushed, else its worker is told."""
+        task.cancelled = True
+        if task.state is PUSHED:
+            worker = task.lease.worker  # type: ignore[attr-defined, union-attr]  # a leasing.Lease
+            self.world.send(worker, CancelTask(task.id, force, recursive))
+        elif task.state is not DONE:
+            if task.state is QUEUED:
+                self.placing.withdraw(task)
+            self.fail(task, error)
+
+
+class Dependency:
+    """Waits for a task's arguments."""
+
+    __slots__ = ("submission", "task")
+
+    def __init__(self, submission: Submission, task: Task) -> None:
+        self.submission = submission
+        self.task = task
+
+    def resolved(self, entry: Entry) -> None:
+        """One more argument has a value."""
+        del entry
+        self.task.unready -= 1
+        if not self.task.unready:
+            self.submission.arguments_ready(self.task)

@@ -1,0 +1,169 @@
+"""Workers: the processes of one node that run tasks.
+
+starting -> idle <-> leased -> gone. A worker is forked from the zygote without a job; the first lease binds it to the
+job of the owner, whose modules it will import, and it is never given to another job. The pool keeps as many idle
+workers as the node has CPUs; the rest are asked to stop after a while (they decline if they still own values).
+
+A grant that finds no idle worker waits here for one to start. If workers die before they register, again and again,
+the waiting grants are told so with the last words of the dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from freehold.core.world import World
+from freehold.ids import JobId, LeaseId, ProcessId
+from freehold.wire.messages import Address, Death, Stop
+
+#: Seconds after which an idle worker beyond the node's CPUs is asked to stop.
+IDLE_SECONDS: Final = 10.0
+#: Workers that die in a row before registering until waiting leases are refused.
+FAILED_STARTS: Final = 3
+
+
+class Starter(Protocol):
+    """What the pool needs done."""
+
+    def start_worker(self, start: int) -> None:
+        """Fork a worker that will register under this start number, or report its end."""
+
+    def kill_worker(self, start: int) -> None:
+        """SIGKILL it; its end is reported as any other."""
+
+
+class Worker:
+    """One worker process. ``address`` is None until it has registered, ``job`` until it is bound to one."""
+
+    __slots__ = ("address", "idle_since", "job", "lease", "pid", "start", "stopping")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.pid = 0
+        self.address: Address | None = None
+        self.job: JobId | None = None
+        self.lease: LeaseId | None = None
+        self.idle_since = 0.0
+        self.stopping = False
+
+
+class Workers:
+    """The pool of one node."""
+
+    def __init__(self, world: World, starter: Starter, keep: int) -> None:
+        self.world = world
+        self.starter = starter
+        self.keep = keep
+        self.starts = 0
+        self.all: dict[int, Worker] = {}
+        self.by_process: dict[ProcessId, Worker] = {}
+        self.idle: dict[int, Worker] = {}
+        self.wanting: dict[LeaseId, JobId] = {}
+        self.failures = 0
+        self.given: Callable[[LeaseId, Worker], None]  # the role's: a waiting grant has its worker
+        self.refused: Callable[[LeaseId, Death], None]  # the role's: workers cannot be started
+
+    def prestart(self, count: int) -> None:
+        """Have ``count`` workers ready before anyone asks."""
+        for _ in range(count):
+            self.start()
+
+    def start(self) -> None:
+        """One more worker."""
+        self.starts += 1
+        self.all[self.starts] = Worker(self.starts)
+        self.starter.start_worker(self.starts)
+
+    def want(self, lease: LeaseId, job: JobId) -> None:
+        """A grant needs a worker of this job: an idle one now, or the next that is free."""
+        worker = self.pick(job)
+        if worker is not None:
+            self.bind(worker, lease, job)
+            return
+        self.wanting[lease] = job
+        starting = sum(1 for worker in self.all.values() if worker.address is None)
+        if starting < len(self.wanting):
+            self.start()
+
+    def pick(self, job: JobId) -> Worker | None:
+        """An idle worker of the job, the last used first (its caches are warm), else one without a job."""
+        fresh = None
+        for worker in reversed(self.idle.values()):
+            if worker.job == job:
+                return worker
+            if worker.job is None:
+                fresh = worker
+        return fresh
+
+    def bind(self, worker: Worker, lease: LeaseId, job: JobId) -> None:
+        """The worker belongs to the lease from now on."""
+        self.idle.pop(worker.start, None)
+        worker.lease = lease
+        worker.job = job
+        self.given(lease, worker)
+
+    def registered(self, start: int, pid: int, address: Address) -> bool:
+        """A worker is up. False if nobody knows of it."""
+        worker = self.all.get(start)
+        if worker is None or worker.address is not None:
+            return False
+        self.failures = 0
+        worker.pid = pid
+        worker.address = address
+        self.by_process[address.process] = worker
+        self.rest(worker)
+        return True
+
+    def rest(self, worker: Worker) -> None:
+        """The worker is free: serve a waiting grant, or idle."""
+        worker.lease = None
+        for lease, job in self.wanting.items():
+            if worker.job is None or worker.job == job:
+                del self.wanting[lease]
+                self.bind(worker, lease, job)
+                return
+        worker.idle_since = self.world.now()
+        self.idle[worker.start] = worker
+        if len(self.idle) > self.keep:
+            self.world.call_at(worker.idle_since + IDLE_SECONDS, self.trim)
+
+    def trim(self) -> None:
+        """Ask idle workers beyond the keep to stop, longest idle first."""
+        now = self.world.now()
+        spare = len(self.idle) - self.keep
+        for worker in list(self.idle.values())[: max(spare, 0)]:
+            if now - worker.idle_since >= IDLE_SECONDS and worker.address and not worker.stopping:
+                worker.stopping = True
+                self.world.send(worker.address, Stop())
+
+    def unwant(self, lease: LeaseId) -> None:
+        """The grant is no longer wanted."""
+        self.wanting.pop(lease, None)
+
+    def ended(self, start: int, death: Death) -> Worker | None:
+        """The process is gone. Returns what it was."""
+        worker = self.all.pop(start, None)
+        if worker is None:
+            return None
+        self.idle.pop(start, None)
+        if worker.address is not None:
+            self.by_process.pop(worker.address.process, None)
+        else:
+            self.failures += 1
+            if self.failures >= FAILED_STARTS:
+                self.failures = 0
+                wanting, self.wanting = list(self.wanting), {}
+                for lease in wanting:
+                    self.refused(lease, death)
+        starting = sum(1 for other in self.all.values() if other.address is None)
+        if len(self.wanting) > starting:
+            self.start()
+        return worker
+
+    def end_job(self, job: JobId) -> None:
+        """The job is over: its workers die."""
+        for worker in list(self.all.values()):
+            if worker.job == job:
+                self.starter.kill_worker(worker.start)
+                self.idle.pop(worker.start, None)

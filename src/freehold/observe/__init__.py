@@ -1,0 +1,1 @@
+"""Questions about a running cluster and their answers."""

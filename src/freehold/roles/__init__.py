@@ -1,0 +1,1 @@
+"""Which machines make up an owner, an executor, a node and the head."""

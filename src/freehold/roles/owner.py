@@ -1,0 +1,296 @@
+"""The owner: what every driver and worker is made of. Owns references, submits tasks, holds leases, gets values.
+
+Machines: ownership (references and counts), submission (tasks), leasing (workers), fetching (stored bytes). They
+meet here and nowhere else. A worker adds ``execution`` (roles/executor).
+
+Every public method is an event: called under the process's core lock by whichever thread has it, and never blocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from freehold.core import explaining
+from freehold.core.fetching import Creating, Creation, Fetching, Get, Wait
+from freehold.core.leasing import Lease, Leasing
+from freehold.core.ownership import Ownership
+from freehold.core.submission import Submission, Task
+from freehold.core.world import World
+from freehold.ids import JobId, NodeId, ObjectId, TaskId, short
+from freehold.wire.messages import (
+    FAILED,
+    STORED,
+    Address,
+    Death,
+    Introduce,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRedirected,
+    LeaseRefused,
+    LeaseWanted,
+    Locate,
+    Located,
+    Message,
+    NodeChanged,
+    ObjectAt,
+    ObjectCreated,
+    ObjectMissing,
+    ObjectReady,
+    Provide,
+    Reference,
+    Release,
+    SealObject,
+    StillQueued,
+    TaskDone,
+    TaskReturned,
+    Value,
+)
+
+
+class Errors(Protocol):
+    """Makes the shipped form of system errors; ``wire`` does it, the role only says which."""
+
+    def worker_died(self, task: str, death: Death) -> bytes:
+        """The worker that ran it is gone and no retry is left."""
+
+    def cancelled(self, task: str) -> bytes:
+        """The task was cancelled."""
+
+    def unschedulable(self, task: str, reason: str) -> bytes:
+        """No node can ever run it."""
+
+    def lost(self, object_id: str, reason: str) -> bytes:
+        """Every copy of a value is gone."""
+
+    def store_full(self, reason: str) -> bytes:
+        """There is no room in this node's store."""
+
+    def owner_died(self, object_id: str, owner: Address) -> bytes:
+        """The process that owned the value is gone."""
+
+
+class Owner:
+    """The machines of one owner and the facts that travel between them."""
+
+    def __init__(self, world: World, errors: Errors, node: Address, job: JobId) -> None:
+        self.world = world
+        self.errors = errors
+        self.node = node
+        self.ownership = Ownership(world)
+        self.submission = Submission(world, self.ownership)
+        self.leasing = Leasing(world, self.submission, node, job)
+        self.submission.placing = self.leasing
+        self.leasing.worker_died = self.worker_died
+        self.leasing.unplaceable = self.unplaceable
+        self.fetching = Fetching(world, node)
+        self.fetching.missing = self.find_elsewhere
+        self.fetching.full = errors.store_full
+        self.creating = Creating(world, node)
+        self.job = job
+        self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
+            TaskDone: self.on_task_done,
+            TaskReturned: self.on_task_returned,
+            LeaseGranted: self.leasing.on_granted,
+            LeaseRedirected: lambda message, peer: self.leasing.on_redirected(message),
+            LeaseRefused: lambda message, peer: self.leasing.on_refused(message),
+            LeaseWanted: lambda message, peer: self.leasing.on_wanted(message.lease),
+            LeaseEnded: lambda message, peer: self.leasing.on_ended(message),
+            StillQueued: lambda message, peer: self.leasing.on_queued(
+                message.lease, message.reason
+            ),
+            Locate: self.on_locate,
+            Located: self.on_located,
+            Release: lambda message, peer: self.ownership.on_release(message, peer.process),
+            Provide: lambda message, peer: self.ownership.on_provide(message, peer.process),
+            Introduce: lambda message, peer: self.ownership.on_introduce(message),
+            ObjectReady: lambda message, peer: self.fetching.on_ready(message),
+            ObjectMissing: lambda message, peer: self.fetching.on_missing(message),
+            ObjectCreated: lambda message, peer: self.creating.on_created(message),
+            ObjectAt: self.on_object_at,
+            NodeChanged: self.on_node_changed,
+        }
+
+    # ------------------------------------------------------------------ what user code asks for
+
+    def submit(self, task: Task) -> None:
+        """Begin a task."""
+        self.submission.submit(task)
+
+    def put(self, object_id: ObjectId, value: Value) -> None:
+        """A finished value of ours, with one handle. Its references are pinned by their handles until here."""
+        entry = self.ownership.own(object_id)
+        entry.handles = 1
+        for ref in value.contains:
+            self.ownership.pin(ref.object)
+        entry.value = value
+
+    def create(
+        self, object_id: ObjectId, size: int, owner: Address, wake: Callable[[], None]
+    ) -> Creation:
+        """Room for a value in this node's store."""
+        return self.creating.create(object_id, size, owner, self.job, wake)
+
+    def seal(self, object_id: ObjectId) -> None:
+        """The value has been written."""
+        self.world.send(self.node, SealObject(object_id))
+
+    def get(self, objects: Sequence[ObjectId], wake: Callable[[], None]) -> Get:
+        """Wait for values; ``wake`` is called once, under the lock, when the result's ``done`` turns true later."""
+        return Get(self.ownership, self.fetching, objects, wake)
+
+    def wait(
+        self, objects: Sequence[ObjectId], needed: int, fetch: bool, wake: Callable[[], None]
+    ) -> Wait:
+        """Wait for ``needed`` of the values."""
+        return Wait(self.ownership, self.fetching, objects, needed, fetch, wake)
+
+    def cancel(self, object_id: ObjectId, *, force: bool, recursive: bool) -> None:
+        """Cancel the task that makes an object of ours. Finished tasks and plain values: nothing to do."""
+        entry = self.ownership.entries[object_id]
+        if isinstance(entry.task, Task) and entry.value is None:
+            self.cancel_task(entry.task, force=force, recursive=recursive)
+
+    def cancel_task(self, task: Task, *, force: bool, recursive: bool) -> None:
+        """Cancel a task of ours."""
+        error = self.errors.cancelled(task.name or task.function.name)
+        self.submission.cancel(task, force=force, recursive=recursive, error=error)
+
+    def cancel_children(self, parent: TaskId, *, force: bool) -> None:
+        """Cancel every task that ``parent`` has submitted from here."""
+        for task in list(self.submission.tasks.values()):
+            if task.parent == parent:
+                self.cancel_task(task, force=force, recursive=True)
+
+    def explain(self, object_id: ObjectId) -> list[str]:
+        """What the object waits for, line by line."""
+        return explaining.explain(self.ownership, self.submission, self.leasing, object_id)
+
+    # ------------------------------------------------------------------ events
+
+    def handle(self, message: Message, peer: Address) -> bool:
+        """Dispatch one message. False if it is not an owner's."""
+        handler = self.handlers.get(type(message))
+        if handler is None:
+            return False
+        handler(message, peer)
+        return True
+
+    def on_task_done(self, message: TaskDone, peer: Address) -> None:
+        task = self.submission.tasks.get(message.task)
+        if task is not None and task.attempt == message.attempt:
+            lease = task.lease
+            self.leasing.task_left(task)
+            self.submission.on_done(message, peer)
+            if isinstance(lease, Lease):
+                self.leasing.refill(lease)
+        else:
+            self.submission.on_done(message, peer)
+
+    def on_task_returned(self, message: TaskReturned, peer: Address) -> None:
+        self.leasing.on_returned(message, self.submission.tasks.get(message.task))
+
+    def on_locate(self, message: Locate, peer: Address) -> None:
+        entry = self.ownership.entries.get(message.object)
+        if entry is None or entry.owner is not None:
+            error = self.errors.lost(short(message.object), "its owner has freed it")
+            self.world.send(peer, Located(message.object, Value(FAILED, error)))
+            return
+        for node in message.stale:
+            self.copy_gone(message.object, node, "the node that held it does not have it any more")
+        self.ownership.on_locate(message, peer)
+
+    def on_located(self, message: Located, peer: Address) -> None:
+        self.ownership.on_located(message, peer)
+        self.fetching.relocated(message.object, message.value)
+
+    def on_object_at(self, message: ObjectAt, peer: Address) -> None:
+        entry = self.ownership.entries.get(message.object)
+        if entry is None or entry.value is None or entry.value.kind != STORED:
+            return
+        if not message.present:
+            self.copy_gone(message.object, message.node.node, "its last copy was dropped")
+        elif all(node.node != message.node.node for node in entry.value.nodes):
+            entry.value.nodes.append(message.node)
+
+    def on_node_changed(self, message: NodeChanged, peer: Address) -> None:
+        if not message.info.alive:
+            node = message.info.address.node
+            reason = f"node {short(node)} on {message.info.hostname} {message.info.reason}"
+            self.leasing.node_lost(node, reason)
+            for object_id in list(self.ownership.entries):
+                self.copy_gone(object_id, node, reason)
+
+    def peer_lost(self, peer: Address) -> None:
+        """A process is gone and its stream drained."""
+        if peer.process == self.node.process:
+            self.creating.node_lost()
+        self.leasing.worker_drained(peer.process)
+        for entry in self.ownership.peer_lost(peer.process):
+            error = self.errors.owner_died(short(entry.object), peer)
+            if entry.value is None:
+                self.ownership.resolve(entry, Value(FAILED, error))
+            self.fetching.relocated(entry.object, Value(FAILED, error))
+
+    # ------------------------------------------------------------------ facts between machines
+
+    def find_elsewhere(
+        self, object_id: ObjectId, owner: Address, tried: Sequence[NodeId]
+    ) -> None:
+        """Our node could not get an object from ``tried``: ask its owner again, which may be us."""
+        if owner.process != self.world.address.process:
+            self.world.send(owner, Locate(object_id, list(tried)))
+            return
+        for node in tried:
+            self.copy_gone(object_id, node, "the node that held it does not have it any more")
+        entry = self.ownership.entries.get(object_id)
+        if entry is not None and entry.value is not None:
+            self.fetching.relocated(object_id, entry.value)
+
+    def copy_gone(self, object_id: ObjectId, node: NodeId, reason: str) -> None:
+        """One copy of a value of ours is gone. If it was the last, the value is lost."""
+        entry = self.ownership.entries.get(object_id)
+        if entry is None or entry.owner is not None or entry.value is None:
+            return
+        value = entry.value
+        if value.kind != STORED or all(copy.node != node for copy in value.nodes):
+            return
+        value.nodes = [copy for copy in value.nodes if copy.node != node]
+        if not value.nodes:
+            value.kind = FAILED
+            value.data = self.errors.lost(short(object_id), reason)
+            self.fetching.relocated(object_id, value)
+
+    def worker_died(self, task: Task, death: Death) -> None:
+        """The task that a dead worker was running."""
+        name = task.name or task.function.name
+        if task.cancelled:
+            self.submission.fail(task, self.errors.cancelled(name))
+        elif self.submission.may_retry(task):
+            self.submission.retry(task)
+        else:
+            self.submission.fail(task, self.errors.worker_died(name, death))
+
+    def unplaceable(self, task: Task, reason: str) -> None:
+        """No node can ever run the task."""
+        name = task.name or task.function.name
+        self.submission.fail(task, self.errors.unschedulable(name, reason))
+
+    def leave(self) -> None:
+        """This process ends in good order: give every lease back."""
+        for lease in list(self.leasing.leases.values()):
+            lease.tasks.clear()
+            self.leasing.give_back(lease)
+
+    def counts(self) -> dict[str, int]:
+        """Sizes of the tables, for tests of leaks."""
+        return {
+            "objects": len(self.ownership.entries),
+            "tasks": len(self.submission.tasks),
+            "leases": len(self.leasing.leases),
+            "pinned": len(self.fetching.locals),
+        }
+
+    def references(self, objects: Sequence[ObjectId]) -> list[Reference]:
+        """The references to objects that we know."""
+        return [self.ownership.reference(object_id) for object_id in objects]

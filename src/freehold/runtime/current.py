@@ -1,0 +1,28 @@
+"""The one process core of this process: set by ``init`` or by a worker's start, asked for by everything in ``api``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import ObjectRef, Process
+
+_process: Process | None = None
+
+
+def process() -> Process | None:
+    """The core, or None before ``init``."""
+    return _process
+
+
+def set_process(process: Process | None) -> None:
+    """Set or clear the core."""
+    global _process
+    _process = process
+
+
+def ref_type() -> type[ObjectRef]:
+    """The reference type that user code sees. It lives in ``api``, above the runtime, hence found late."""
+    from importlib import import_module
+
+    return import_module("freehold.api.refs").ObjectRef  # type: ignore[no-any-return]

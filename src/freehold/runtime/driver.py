@@ -1,0 +1,120 @@
+"""The driver: the process core inside your program, and what it started.
+
+Output of workers arrives here: printed with a prefix, repeated lines folded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from freehold.ids import TaskId
+from freehold.roles.owner import Owner
+from freehold.runtime import current, launch, places
+from freehold.runtime.process import Context, Process, new_job, process_address
+from freehold.runtime.system_errors import SystemErrors
+from freehold.wire.messages import Address, Leave, LogLines, Message, Register
+
+
+class Driver(Process):
+    """The process core of a driver."""
+
+    def __init__(
+        self, folder: Path, node: places.NodeFile, *, log_to_driver: bool, namespace: str
+    ) -> None:
+        super().__init__(folder, node, process_address(node.address), current.ref_type())
+        self.job = new_job()
+        self.role = Owner(self.transport, SystemErrors(), self.node, self.job)
+        self.root = Context(TaskId(os.urandom(16)))
+        self.log_to_driver = log_to_driver
+        self.namespace = namespace
+        self.started: launch.Started | None = None
+        self.printer = Printer()
+
+    def start(self) -> None:
+        """Join the cluster through this machine's node."""
+        path = [entry or str(Path.cwd()) for entry in sys.path]
+        self.join(
+            Register(
+                self.address,
+                os.getpid(),
+                self.job,
+                0,
+                True,
+                self.log_to_driver,
+                path,
+                str(Path.cwd()),
+            )
+        )
+        self.pump.start()
+
+    def other_message(self, message: Message, peer: Address) -> None:
+        """Lines that our workers printed."""
+        if type(message) is LogLines:
+            self.printer.show(message)
+        else:
+            super().other_message(message, peer)
+
+    def leave(self) -> None:
+        """End the job and let go of the cluster; stop it if this process started it."""
+        self.printer.finish()
+        with self.lock:
+            self.transport.send(self.node, Leave())
+            self.transport.flush()
+        self.close()
+        if self.started is not None:
+            launch.stop(self.started)
+
+
+class Printer:
+    """Prints workers' lines as they come, each with its worker; a line that many workers repeat is counted instead."""
+
+    WINDOW = 5.0  # seconds in which a repeated line is folded
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[float, int]] = {}
+
+    def show(self, message: LogLines) -> None:
+        """Print what is new."""
+        stream = sys.stderr if message.error else sys.stdout
+        prefix = f"(pid={message.pid}, node={message.host}) "
+        now = time.monotonic()
+        out = []
+        for line in message.lines:
+            last = self.seen.get(line)
+            if last is not None and now - last[0] < self.WINDOW:
+                self.seen[line] = (last[0], last[1] + 1)
+                continue
+            if last is not None and last[1]:
+                out.append(f"{prefix}{line} [repeated {last[1]}x]")
+            self.seen[line] = (now, 0)
+            if last is None or not last[1]:
+                out.append(prefix + line)
+        if len(self.seen) > 1000:
+            self.flush_old(now)
+        self.write(stream, out)
+
+    def flush_old(self, now: float) -> None:
+        """Forget lines whose window is over, telling how often they were repeated."""
+        for line, (when, count) in list(self.seen.items()):
+            if now - when >= self.WINDOW or len(self.seen) > 2000:
+                del self.seen[line]
+                if count:
+                    self.write(sys.stdout, [f"(freehold) {line} [repeated {count}x]"])
+
+    def finish(self) -> None:
+        """The session ends: tell of repetitions not told yet."""
+        lines = [f"(freehold) {line} [repeated {n}x]" for line, (_, n) in self.seen.items() if n]
+        self.seen.clear()
+        self.write(sys.stdout, lines)
+
+    def write(self, stream: object, lines: list[str]) -> None:
+        """One write for all lines, so that they are not torn apart."""
+        if lines:
+            try:
+                stream.write("\n".join(lines) + "\n")  # type: ignore[attr-defined]
+                stream.flush()  # type: ignore[attr-defined]
+            except (ValueError, OSError):
+                pass  # the user's program has closed it

@@ -1,0 +1,152 @@
+"""Launch: one interpreter start for a whole local cluster. ``python -m freehold.runtime.launch SETTINGS``.
+
+The process forks the head (if this machine is to have it) and the zygote, and becomes the node daemon; a fork costs
+milliseconds, an interpreter with its imports 100. ``start_local`` and ``start_node`` are the callers' side.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from freehold import errors
+from freehold.ids import NodeId
+from freehold.runtime import headd, noded, places
+from freehold.wire.messages import Address
+
+
+class Started(msgspec.Struct):
+    """A node that was started: its folder, process, and, for whoever holds it, the lifeline."""
+
+    folder: Path
+    pid: int
+    lifeline: int
+    process: subprocess.Popen[bytes]
+    file: places.NodeFile
+
+
+def new_node_id() -> NodeId:
+    """An id for a new node."""
+    return NodeId(os.urandom(8))
+
+
+def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Started:
+    """Start a node daemon (and the head, if the settings say so) and wait until it has joined.
+
+    Args: ``tied``: the node ends when this process does. Raises ClusterUnreachableError with the daemon's last words.
+    """
+    session = Path(settings.session)
+    folder = places.node_folder(session, settings.node)
+    ready_read, ready_write = os.pipe()
+    life_read, life_write = os.pipe() if tied else (-1, -1)
+    settings.ready, settings.lifeline = ready_write, life_read
+    (folder / "logs").mkdir(mode=0o700, exist_ok=True)
+    log_path = folder / "logs" / "daemon.log"
+    passed = [fd for fd in (ready_write, life_read) if fd >= 0]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "freehold.runtime.launch", msgspec.json.encode(settings).decode()],
+            pass_fds=passed,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=child_environment(),
+        )
+    for fd in passed:
+        os.close(fd)
+    try:
+        if not _await_ready(ready_read, timeout):
+            words = log_path.read_text(errors="replace")[-4000:] if log_path.exists() else ""
+            process.kill()
+            process.wait()
+            if life_write >= 0:
+                os.close(life_write)
+            places.remove_node(folder)
+            raise errors.ClusterUnreachableError(
+                f"the node daemon did not come up and join {settings.head.host}:"
+                f"{settings.head.port}. It said:\n{words or '(nothing)'}"
+            )
+    finally:
+        os.close(ready_read)
+    file = msgspec.json.decode((folder / "node.json").read_bytes(), type=places.NodeFile)
+    return Started(folder, process.pid, life_write, process, file)
+
+
+def child_environment() -> dict[str, str]:
+    """The daemon imports the same freehold as we do, wherever that came from."""
+    environment = dict(os.environ)
+    source = str(Path(__file__).resolve().parents[2])
+    known = environment.get("PYTHONPATH", "")
+    if source not in known.split(os.pathsep):
+        environment["PYTHONPATH"] = os.pathsep.join(part for part in (source, known) if part)
+    return environment
+
+
+def _await_ready(fd: int, timeout: float) -> bool:
+    import select
+
+    readable, _, _ = select.select([fd], [], [], timeout)
+    return bool(readable) and os.read(fd, 16) == b"ready"
+
+
+def stop(started: Started, timeout: float = 5.0) -> None:
+    """Stop a node that this process started, and wait until nothing is left of it."""
+    if started.lifeline >= 0:
+        os.close(started.lifeline)
+        started.lifeline = -1
+    else:
+        started.process.terminate()
+    try:
+        started.process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        started.process.kill()
+        started.process.wait()
+    deadline = time.monotonic() + timeout
+    while started.folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if started.folder.exists():
+        places.remove_node(started.folder)
+
+
+def main() -> None:
+    """The launched process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = msgspec.json.decode(sys.argv[1].encode(), type=noded.Settings)
+    session = Path(settings.session)
+    if settings.start_head:
+        listener, settings.head = headd.listen(settings.head.host, settings.head.port)
+        if os.fork() == 0:
+            try:
+                os.setsid()
+                os.close(settings.ready)
+                noded.name_process("freehold-head")
+                daemon = headd.HeadDaemon(session, listener, settings.head)
+                if settings.lifeline >= 0:
+                    daemon.watch_lifeline(settings.lifeline)
+                daemon.run()
+            finally:
+                os._exit(0)
+        listener.close()
+    noded.name_process("freehold-zygote")
+    link, zygote_pid = noded.fork_zygote(settings)
+    noded.name_process("freehold-node")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    noded.NodeDaemon(settings, link, zygote_pid).run()
+
+
+def cluster_address(head: Address) -> str:
+    """HOST:PORT of a head."""
+    return f"{head.host}:{head.port}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What this machine has: the defaults of a node's offer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from freehold import resources
+from freehold.resources import Resources
+
+STORE_SHARE: Final = 0.3
+LEAST_STORE: Final = 1 << 20
+
+
+def memory_bytes() -> int:
+    """Memory that we may use: the machine's, or less if a control group says so."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def offer(
+    num_cpus: float | None,
+    num_gpus: float | None,
+    memory: float | None,
+    custom: Mapping[str, float] | None,
+) -> Resources:
+    """What a node offers: what was asked for, and for the rest what the machine has."""
+    return resources.vector(
+        num_cpus=len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus,
+        num_gpus=_gpus() if num_gpus is None else num_gpus,
+        memory=int(memory_bytes() * (1 - STORE_SHARE)) if memory is None else memory,
+        custom=custom,
+    )
+
+
+def _gpus() -> int:
+    """GPUs that the NVIDIA driver shows; those of other makers are given as ``num_gpus``."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    try:
+        return len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
+    except OSError:
+        return 0
+
+
+def store_bytes(asked: int | None) -> int:
+    """The size of the object store. Raises ValueError for less than 1 MiB or more than the machine's memory."""
+    total = memory_bytes()
+    if asked is None:
+        return int(total * STORE_SHARE)
+    if isinstance(asked, bool) or not isinstance(asked, int):
+        raise TypeError(f"object_store_memory must be bytes, not {asked!r}")
+    if not LEAST_STORE <= asked <= total:
+        raise ValueError(
+            f"object_store_memory={asked:,}: must be between 1 MiB and the machine's {total:,} bytes"
+        )
+    return asked

@@ -1,0 +1,236 @@
+"""The mover: threads of the node daemon that move bytes. They decide nothing.
+
+Between nodes: a bulk connection (its own handshake, purpose "bulk") carries one request after another: 20 bytes of object
+id; the answer is 9 bytes, a status and a size, then the bytes, sent from one arena and received straight into the
+other. To disk: batches are written by ``store.spill``. Results are events for the role, called on the daemon's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+from freehold.core.objects import Objects, Stored
+from freehold.errors import FreeholdError
+from freehold.ids import NodeId, ObjectId, ProcessId
+from freehold.runtime.descriptors import greet_blocking
+from freehold.runtime.transport import Transport
+from freehold.store.arena import Arena
+from freehold.store.spill import SpillReadError, SpillSlot, SpillStore
+from freehold.wire.handshake import BULK, NONCE, ClientSide, Hello
+from freehold.wire.messages import Address
+
+PULLS: Final = 4  #: pulls at once: enough to keep a link busy while one waits for its source
+CHUNK: Final = 1 << 20
+BUFFER: Final = 1 << 20  #: socket buffers; libraries.md section 2: 2-3 GiB/s on loopback with 1 MiB
+ANSWER: Final = struct.Struct("<BQ")
+TIMEOUT: Final = 30.0  #: seconds without a byte until a pull tries elsewhere
+
+
+class ByteMover:
+    """Implements ``core.objects.Mover`` with threads."""
+
+    def __init__(self, transport: Transport, arena: Arena, spill: Callable[[], SpillStore]) -> None:
+        self.transport = transport
+        self.arena = arena
+        self.make_spill = spill
+        self._spill: SpillStore | None = None
+        self.objects: Objects
+        self.pulls = ThreadPoolExecutor(PULLS, thread_name_prefix="freehold-pull")
+        self.disk = ThreadPoolExecutor(1, thread_name_prefix="freehold-disk")
+        self.reads = ThreadPoolExecutor(1, thread_name_prefix="freehold-read")
+        self.links: dict[NodeId, queue.SimpleQueue[socket.socket]] = {}
+        self.serving: set[socket.socket] = set()
+
+    @property
+    def spill_store(self) -> SpillStore:
+        """Made when it is first needed: most sessions never spill."""
+        if self._spill is None:
+            self._spill = self.make_spill()
+        return self._spill
+
+    # ------------------------------------------------------------------ disk
+
+    def spill(self, batch: Sequence[tuple[ObjectId, int, int]]) -> None:
+        """Write a batch; then ``objects.spilled``."""
+
+        def work() -> None:
+            slots: Sequence[SpillSlot] = ()
+            error = ""
+            try:
+                slots = self.spill_store.write(
+                    [(key, self.arena.write_view(offset, size)) for key, offset, size in batch]
+                )
+            except (FreeholdError, OSError) as problem:
+                error = str(problem)
+            names = [key for key, _, _ in batch]
+            self.transport.call_soon(lambda: self.objects.spilled(names, slots, error))
+
+        self.disk.submit(work)
+
+    def restore(self, object_id: ObjectId, slot: Any, offset: int, size: int) -> None:
+        """Read one back; then ``objects.restored``."""
+
+        def work() -> None:
+            error = ""
+            try:
+                self.arena.warm(offset, offset + size)
+                self.spill_store.read_into(slot, self.arena.write_view(offset, size))
+            except (SpillReadError, FreeholdError, OSError) as problem:
+                error = str(problem)
+            self.transport.call_soon(lambda: self.objects.restored(object_id, error))
+
+        self.reads.submit(work)
+
+    def discard(self, slot: Any) -> None:
+        """Free a slot, off the daemon's thread: unlinking 100 MB takes 5 ms."""
+        self.disk.submit(self.spill_store.release, slot)
+
+    # ------------------------------------------------------------------ pull
+
+    def pull(self, object_id: ObjectId, source: Address, offset: int, size: int) -> None:
+        """Copy from another node; then ``objects.pulled``."""
+
+        def work() -> None:
+            error = ""
+            try:
+                self.arena.warm(offset, offset + size)
+                self.receive(object_id, source, self.arena.write_view(offset, size))
+            except (OSError, FreeholdError) as problem:
+                error = f"node {source.node.hex()[:8]} at {source.host}:{source.port}: {problem}"
+            self.transport.call_soon(lambda: self.objects.pulled(object_id, error))
+
+        self.pulls.submit(work)
+
+    def receive(self, object_id: ObjectId, source: Address, target: memoryview) -> None:
+        """Fetch one object's bytes. A used connection may have died while idle: then once more on a new one."""
+        links = self.links.setdefault(source.node, queue.SimpleQueue())
+        try:
+            link, fresh = links.get_nowait(), False
+        except queue.Empty:
+            link, fresh = self.dial(source), True
+        try:
+            self.request(link, object_id, target)
+        except OSError:
+            link.close()
+            if fresh:
+                raise
+            link = self.dial(source)
+            self.request(link, object_id, target)
+        links.put(link)
+
+    def dial(self, source: Address) -> socket.socket:
+        """A bulk connection to a node."""
+        link = socket.create_connection((source.host, source.port), timeout=TIMEOUT)
+        tune(link)
+        hello = Hello(self.transport.address, ProcessId(source.process), BULK)
+        greet_blocking(
+            link, ClientSide(self.transport.token, os.urandom(NONCE), hello), TIMEOUT
+        )
+        link.settimeout(TIMEOUT)
+        return link
+
+    def request(self, link: socket.socket, object_id: ObjectId, target: memoryview) -> None:
+        """Ask for an object and receive it into ``target``. Raises OSError."""
+        link.sendall(object_id)
+        answer = bytearray(ANSWER.size)
+        receive_exactly(link, memoryview(answer))
+        there, size = ANSWER.unpack(answer)
+        if not there:
+            raise FileNotFoundError("does not have it any more")
+        if size != len(target):
+            raise ConnectionError(f"has {size} bytes of it, {len(target)} were expected")
+        receive_exactly(link, target)
+
+    # ------------------------------------------------------------------ serve
+
+    def serve(self, link: socket.socket, hello: Hello) -> None:
+        """Serve another node's pulls on a connection, in a thread of its own."""
+        self.serving.add(link)
+        threading.Thread(
+            target=self.serve_link, args=(link, hello.caller.process), daemon=True
+        ).start()
+
+    def serve_link(self, link: socket.socket, client: ProcessId) -> None:
+        """Answer requests until the other end hangs up."""
+        link.setblocking(True)
+        tune(link)
+        request = bytearray(20)
+        try:
+            while not self.transport.closed:
+                receive_exactly(link, memoryview(request))
+                self.answer(link, ObjectId(bytes(request)), client)
+        except OSError:
+            pass
+        finally:
+            self.serving.discard(link)
+            link.close()
+
+    def answer(self, link: socket.socket, object_id: ObjectId, client: ProcessId) -> None:
+        """Send one object, from the arena or from disk, pinned meanwhile."""
+        stored: Stored | None = self.on_daemon(lambda: self.objects.serve(object_id, client))
+        if stored is None:
+            link.sendall(ANSWER.pack(0, 0))
+            return
+        try:
+            link.sendall(ANSWER.pack(1, stored.size))
+            if stored.slot is None:
+                link.sendall(self.arena.write_view(stored.offset, stored.size))
+            else:
+                chunk = memoryview(bytearray(min(CHUNK, stored.size)))
+                for start in range(0, stored.size, CHUNK):
+                    part = chunk[: min(CHUNK, stored.size - start)]
+                    self.spill_store.read_part(stored.slot, start, part)
+                    link.sendall(part)
+        except SpillReadError as problem:
+            raise OSError(str(problem)) from None
+        finally:
+            self.transport.call_soon(lambda: self.objects.unpin(object_id, client))
+
+    def on_daemon(self, action: Callable[[], Any]) -> Any:
+        """Call ``action`` on the daemon's thread and wait for its result."""
+        future: Future[Any] = Future()
+        self.transport.call_soon(lambda: future.set_result(action()))
+        return future.result(TIMEOUT)
+
+    def close(self) -> None:
+        """Stop: hang up, and remove what was spilled."""
+        for link in list(self.serving):
+            with_shutdown(link)
+        for links in self.links.values():
+            while not links.empty():
+                links.get().close()
+        for pool in (self.pulls, self.disk, self.reads):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._spill is not None:
+            self._spill.close()
+
+
+def with_shutdown(link: socket.socket) -> None:
+    """Make a thread that is blocked on the socket return."""
+    try:
+        link.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def tune(link: socket.socket) -> None:
+    """Big buffers for bulk bytes; no waiting to fill packets with requests."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def receive_exactly(link: socket.socket, target: memoryview) -> None:
+    """Fill ``target``. Raises ConnectionError if the stream ends before."""
+    while target:
+        count = link.recv_into(target)
+        if not count:
+            raise ConnectionError("hung up in the middle")
+        target = target[count:]

@@ -1,0 +1,403 @@
+"""The node daemon: performs what ``roles.node`` decides. One thread for the role, a few in ``mover`` for bytes.
+
+Startup order: the zygote is forked first, while there is one thread and no socket; then the role joins the cluster.
+It ends when told to, when its lifeline (a pipe held by the driver that started it) is closed, or when the head is gone.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from freehold.ids import NodeId, ObjectId, ProcessId
+from freehold.roles.node import Node
+from freehold.runtime import places, zygote
+from freehold.runtime.descriptors import ARENA, send_descriptor
+from freehold.runtime.mover import ByteMover
+from freehold.runtime.transport import Transport
+from freehold.store.allocator import Allocator
+from freehold.store.arena import Arena
+from freehold.store.spill import SpillStore
+from freehold.wire.handshake import BULK, DESCRIPTORS, Hello
+from freehold.wire.messages import (
+    Address,
+    Death,
+    JobStarted,
+    LogLines,
+    Message,
+    NodeInfo,
+    Stop,
+)
+
+log = logging.getLogger("freehold")
+
+TAIL: Final = 20  #: lines of stderr kept for the report of a death
+#: Bytes of the arena kept warm beyond what is in use: a put into cold memory runs at a tenth of the speed.
+WARM_AHEAD: Final = 128 << 20
+
+
+class Settings(msgspec.Struct):
+    """How a node is started; travels as JSON on the command line."""
+
+    session: str
+    node: NodeId
+    head: Address
+    host: str
+    resources: dict[str, int]
+    store_bytes: int
+    labels: dict[str, str] = {}
+    spill_folders: list[str] = []
+    spill_quota: int | None = None
+    infeasible_grace: float = 10.0
+    lifeline: int = -1
+    ready: int = -1
+    start_head: bool = False
+
+
+class Output:
+    """One stream of one worker: lines for its driver, and the last of them for the report of its death."""
+
+    def __init__(self, daemon: NodeDaemon, start: int, fd: int, error: bool) -> None:
+        self.daemon = daemon
+        self.start = start
+        self.fd = fd
+        self.error = error
+        self.partial = b""
+        self.tail: collections.deque[str] = collections.deque(maxlen=TAIL)
+        os.set_blocking(fd, False)
+        daemon.transport.watch(fd, lambda events: self.read())
+
+    def read(self) -> None:
+        """Take what the worker has written."""
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        *whole, self.partial = (self.partial + data).split(b"\n")
+        if len(self.partial) > 1 << 16:
+            whole.append(self.partial)
+            self.partial = b""
+        if whole:
+            self.forward([line.decode("utf-8", "replace") for line in whole])
+
+    def forward(self, lines: list[str]) -> None:
+        """Send lines to the driver of the worker's job."""
+        self.tail.extend(lines)
+        self.daemon.forward(self.start, self.error, lines)
+
+    def drain(self) -> list[str]:
+        """Read to the end (the worker is gone) and return the last lines."""
+        while self.fd >= 0:
+            before = self.fd
+            self.read()
+            with contextlib.suppress(OSError):
+                if before == self.fd and not _readable(self.fd):
+                    break
+        if self.partial:
+            self.forward([self.partial.decode("utf-8", "replace")])
+            self.partial = b""
+        return list(self.tail)
+
+    def close(self) -> None:
+        """The stream has ended."""
+        if self.fd >= 0:
+            self.daemon.transport.unwatch(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _readable(fd: int) -> bool:
+    import select
+
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+class NodeDaemon:
+    """The shell of a node."""
+
+    def __init__(self, settings: Settings, zygote_link: socket.socket, pid: int) -> None:
+        self.settings = settings
+        self.folder = Path(settings.session) / settings.node.hex()
+        self.zygote = zygote_link
+        self.zygote_pid = pid
+        session = Path(settings.session)
+        listener = socket.create_server((settings.host, 0), backlog=1024)
+        self.address = Address(
+            ProcessId(settings.node), settings.node, settings.host, listener.getsockname()[1]
+        )
+        folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.transport = Transport(self.address, places.read_token(session), folder_fd)
+        self.arena = Arena.create(settings.store_bytes)
+        self.room = Allocator(self.arena.capacity)
+        folders = settings.spill_folders or [str(self.folder / "spill")]
+        self.mover = ByteMover(
+            self.transport, self.arena, lambda: SpillStore(folders, settings.spill_quota)
+        )
+        info = NodeInfo(
+            self.address,
+            socket.gethostname(),
+            os.getpid(),
+            settings.resources,
+            dict(settings.resources),
+            settings.labels,
+            store_bytes=settings.store_bytes,
+        )
+        self.role = Node(
+            self.transport,
+            self,
+            self.room,
+            info,
+            settings.head,
+            infeasible_grace=settings.infeasible_grace,
+        )
+        self.mover.objects = self.role.objects
+        self.transport.on_message = self.on_message
+        self.transport.on_lost = self.on_lost
+        self.transport.on_stranger = self.on_stranger
+        self.transport.listen_unix()
+        self.transport.listen(listener)
+        self.transport.watch(zygote_link.fileno(), self.on_zygote)
+        if settings.lifeline >= 0:
+            self.transport.watch(settings.lifeline, lambda events: self.stop("its driver is gone"))
+        self.channels: dict[ProcessId, socket.socket] = {}
+        self.outputs: dict[int, tuple[Output, Output]] = {}
+        self.pids: dict[int, int] = {}
+        self.stopping = ""
+        self.warmer_wanted = threading.Event()
+        self.oom_kills = _oom_kills()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        signal.signal(signal.SIGTERM, lambda *_: self.transport.call_soon(self.terminated))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with self.transport.lock:
+            self.role.start()
+            self.transport.flush()
+        threading.Thread(target=self.keep_warm, daemon=True, name="freehold-warm").start()
+        places.write_node_file(
+            self.folder,
+            places.NodeFile(
+                self.address, self.settings.head, os.getpid(), self.settings.session
+            ),
+        )
+        ready = self.settings.ready
+        used = 0
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        while not self.stopping:
+            self.transport.poll(None)
+            if self.role.joined and ready >= 0:
+                os.write(ready, b"ready")
+                os.close(ready)
+                ready = -1
+            if self.room.high_water > used:
+                used = self.room.high_water
+                self.warmer_wanted.set()
+        self.finish()
+
+    def terminated(self) -> None:
+        """SIGTERM."""
+        self.stop("terminated")
+
+    def stop(self, reason: str) -> None:
+        """End the loop."""
+        self.stopping = self.stopping or reason
+
+    def finish(self) -> None:
+        """Leave nothing behind: the zygote kills the workers and removes the folder when we hang up."""
+        log.info("node stops: %s", self.stopping)
+        self.mover.close()
+        for start in self.outputs:
+            for output in self.outputs[start]:
+                if output.fd >= 0:
+                    os.close(output.fd)
+        self.transport.close()
+        self.zygote.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.zygote_pid, 0)
+
+    def keep_warm(self) -> None:
+        """Have the kernel provide the arena's next pages before anyone waits for them."""
+        while not self.stopping:
+            with contextlib.suppress(ValueError, OSError):
+                self.arena.warm_ahead(
+                    self.room.high_water, WARM_AHEAD, lambda: bool(self.stopping)
+                )
+            self.warmer_wanted.clear()
+            self.warmer_wanted.wait()
+
+    # ------------------------------------------------------------------ events
+
+    def on_message(self, message: Message, peer: Address) -> None:
+        """One message from the wire."""
+        if type(message) is Stop:
+            self.stop("asked to")
+        else:
+            self.role.handle(message, peer)
+
+    def on_lost(self, peer: Address) -> None:
+        """A peer's last stream has ended."""
+        channel = self.channels.pop(peer.process, None)
+        if channel is not None:
+            channel.close()
+        if peer.process == self.settings.head.process:
+            self.stop("the head is gone")
+        else:
+            self.role.peer_lost(peer)
+
+    def on_stranger(self, sock: socket.socket, hello: Hello) -> None:
+        """A greeted connection that is not for the role's messages."""
+        if hello.purpose == DESCRIPTORS:
+            self.channels[hello.caller.process] = sock
+            send_descriptor(sock, ARENA, self.arena.fd)
+        elif hello.purpose == BULK:
+            self.mover.serve(sock, hello)
+        else:
+            channel = self.channels.get(hello.target)
+            if channel is not None:
+                with contextlib.suppress(OSError):
+                    send_descriptor(channel, msgspec.msgpack.encode(hello), sock.fileno())
+            sock.close()
+
+    def on_zygote(self, events: int) -> None:
+        """The zygote reports a start or an end."""
+        try:
+            data = self.zygote.recv(4096)
+        except OSError:
+            data = b""
+        if not data:
+            self.stop("its zygote is gone")
+            return
+        verb, start, number = zygote.decode(data)
+        if verb == "started":
+            self.pids[start] = number
+        else:
+            self.worker_ended(start, number)
+
+    def worker_ended(self, start: int, status: int) -> None:
+        """Say how a worker ended: signal or exit code, memory, last words."""
+        out, err = self.outputs.pop(start)
+        out.drain()
+        tail = err.drain()
+        out.close()
+        err.close()
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        death = Death(
+            self.pids.pop(start, 0),
+            self.settings.node,
+            None if number is not None else os.WEXITSTATUS(status),
+            number,
+            self.memory_evidence(number),
+            tail,
+        )
+        self.role.worker_ended(start, death)
+
+    def memory_evidence(self, number: int | None) -> str:
+        """Whether the kernel's out-of-memory killer may have done it."""
+        kills = _oom_kills()
+        before, self.oom_kills = self.oom_kills, kills
+        if number == signal.SIGKILL and kills > before:
+            return (
+                f"The kernel's out-of-memory killer struck {kills - before} time(s) on this machine "
+                "just before"
+            )
+        return ""
+
+    # ------------------------------------------------------------------ Starter and Mover
+
+    def start_worker(self, start: int) -> None:
+        """Have the zygote fork a worker with its output piped to us."""
+        pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
+        (out, out_end), (err, err_end) = pipes
+        self.outputs[start] = (Output(self, start, out, False), Output(self, start, err, True))
+        socket.send_fds(self.zygote, [zygote.encode(["start", start])], [out_end, err_end])
+        os.close(out_end)
+        os.close(err_end)
+
+    def kill_worker(self, start: int) -> None:
+        """SIGKILL; its end is reported by the zygote."""
+        with contextlib.suppress(OSError):
+            self.zygote.send(zygote.encode(["kill", start]))
+
+    def spill(self, batch: Sequence[tuple[ObjectId, int, int]]) -> None:
+        """See ``mover``."""
+        self.mover.spill(batch)
+
+    def restore(self, object_id: ObjectId, slot: Any, offset: int, size: int) -> None:
+        """See ``mover``."""
+        self.mover.restore(object_id, slot, offset, size)
+
+    def pull(self, object_id: ObjectId, source: Address, offset: int, size: int) -> None:
+        """See ``mover``."""
+        self.mover.pull(object_id, source, offset, size)
+
+    def discard(self, slot: Any) -> None:
+        """See ``mover``."""
+        self.mover.discard(slot)
+
+    # ------------------------------------------------------------------ output
+
+    def forward(self, start: int, error: bool, lines: list[str]) -> None:
+        """Lines that a worker printed: to the driver of its job, if it wants them."""
+        worker = self.role.workers.all.get(start)
+        job: JobStarted | None = None
+        if worker is not None and worker.job is not None:
+            job = self.role.jobs.get(worker.job)
+        if job is None or not job.log_to_driver:
+            return
+        host = f"{self.settings.node.hex()[:8]}"
+        self.transport.send(
+            job.driver, LogLines(self.pids.get(start, 0), host, error, "", lines)
+        )
+        self.transport.flush()
+
+
+def _oom_kills() -> int:
+    """How often the kernel's out-of-memory killer has struck since boot."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def fork_zygote(settings: Settings) -> tuple[socket.socket, int]:
+    """Fork the zygote while this process is small and has one thread."""
+    folder = places.node_folder(Path(settings.session), settings.node)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return ours, pid
+    try:
+        ours.close()
+        for fd in (settings.lifeline, settings.ready):
+            if fd >= 0:
+                os.close(fd)
+        zygote.main(theirs, folder, parent)
+    finally:
+        os._exit(0)
+
+
+def name_process(name: str) -> None:
+    """What ``ps`` and ``top`` show."""
+    ctypes.CDLL(None).prctl(15, name.encode()[:15], 0, 0, 0)

@@ -1,0 +1,422 @@
+"""A process of the cluster that runs user code: the core that drivers and workers share.
+
+It joins a role (an owner, or an executor) to a transport, a pump and the node's arena, and offers what ``api`` needs:
+submit, put, get, wait, cancel. User code's thread does the work: it takes the lock, calls the role, and sends what the
+role wants sent before it lets go.
+
+References and views that Python drops are noted without the lock (a finalizer runs anywhere, even inside our own
+code) and settled at the start of the next turn.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from freehold import errors
+from freehold.ids import FunctionId, JobId, ObjectId, ProcessId, TaskId, child_task_id, put_id
+from freehold.roles.owner import Owner
+from freehold.runtime import places
+from freehold.runtime.descriptors import ARENA, DescriptorChannel
+from freehold.runtime.pump import Pump
+from freehold.runtime.system_errors import SystemErrors
+from freehold.runtime.transport import Transport
+from freehold.store.arena import Arena
+from freehold.wire import serial
+from freehold.wire.failures import load_error
+from freehold.wire.handshake import Hello
+from freehold.wire.messages import (
+    FAILED,
+    INLINE,
+    STORED,
+    Address,
+    Message,
+    Reference,
+    Register,
+    Registered,
+    Value,
+)
+
+#: Values up to this many bytes travel inside messages (papers.md: NSDI'21 and Ray use the same figure): a copy of
+#: 100 KiB takes 10 us, a round trip to the store about 100.
+INLINE_BYTES: Final = 100 * 1024
+#: How long a ``get`` inside a task may wait before the task's CPU is lent out (seconds): longer than most
+#: answers, much shorter than any task that is worth another worker.
+LEND_AFTER: Final = 0.002
+
+
+class Context:
+    """What user code on this thread is part of: a task, or the driver's main program."""
+
+    __slots__ = ("calls", "depth", "name", "puts", "resources", "submitted", "task")
+
+    def __init__(self, task: TaskId, depth: int = 0, name: str = "") -> None:
+        self.task = task
+        self.depth = depth
+        self.name = name
+        self.puts = 0
+        self.submitted = 0
+        self.calls: dict[bytes, int] | None = None
+        self.resources: dict[str, int] = {}
+
+    def next_task(self, function: FunctionId, args: bytes) -> TaskId:
+        """The id of the next task that this one submits."""
+        if not self.depth:  # a driver is nobody's child: nothing will ever re-run it
+            self.submitted += 1
+            return TaskId(self.task[:8] + self.submitted.to_bytes(8, "big"))
+        if self.calls is None:
+            self.calls = {}
+        first = child_task_id(self.task, function, args, 0)
+        count = self.calls.get(first, 0)
+        self.calls[first] = count + 1
+        return child_task_id(self.task, function, args, count) if count else first
+
+    def next_put(self) -> ObjectId:
+        """The id of the next value that it puts."""
+        self.puts += 1
+        return put_id(self.task, self.puts)
+
+
+class ObjectRef:
+    """A name of a value that may not exist yet and may live on another machine. See ``freehold.api.refs``."""
+
+    __slots__ = ("_process", "_ref", "__weakref__")
+
+    def __init__(self, process: Process, ref: Reference) -> None:
+        self._process = process
+        self._ref = ref
+
+    def __del__(self) -> None:
+        process = self._process
+        process.dropped.append(self._ref.object)
+        if not process.drop_noted and process.pump.lead.locked():
+            process.drop_noted = True
+            process.transport.wake()
+
+    def __reduce__(self) -> Any:
+        return serial.reduce_ref(self)
+
+
+class Process:
+    """The core of a driver or worker."""
+
+    def __init__(
+        self, folder: Path, node: places.NodeFile, address: Address, make_ref: type[ObjectRef]
+    ) -> None:
+        self.folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.node = node.address
+        self.head = node.head
+        token = places.read_token(folder.parent)
+        self.transport = Transport(address, token, self.folder_fd)
+        self.transport.on_message = self.on_message
+        self.transport.on_lost = self.on_lost
+        self.transport.on_turn = self.settle
+        self.pump = Pump(self.transport)
+        self.lock = self.transport.lock
+        self.address = address
+        self.make_ref = make_ref
+        self.role: Owner
+        self.registered: Registered | None = None
+        self.channel: DescriptorChannel | None = None
+        self._arena: Arena | None = None
+        self.dropped: deque[ObjectId] = deque()
+        self.released: deque[ObjectId] = deque()
+        self.drop_noted = False
+        self.contexts = threading.local()
+        self.root: Context
+        self.closed = False
+        self.replies: dict[int, Reply] = {}
+        self.requests = 0
+        self.node_gone = False
+
+    # ------------------------------------------------------------------ joining
+
+    def join(self, register: Register) -> None:
+        """Register with the node and wait for its answer. Raises ClusterUnreachableError if none comes."""
+        self.transport.listen_unix()
+        self.channel = DescriptorChannel(
+            self.transport.token, self.folder_fd, self.address, self.node.process
+        )
+        with self.lock:
+            self.transport.send(self.node, register)
+            self.transport.flush()
+        deadline = time.monotonic() + 10.0
+        while self.registered is None:
+            self.transport.poll(0.5)
+            if self.node_gone or time.monotonic() > deadline:
+                raise errors.ClusterUnreachableError(
+                    f"the node daemon (pid in {self.folder_fd}) does not answer; is it stopping?"
+                )
+        with self.lock:
+            self.channel.watch(self.transport, self.on_descriptor)
+
+    def on_descriptor(self, hello: Hello, descriptor: int) -> None:
+        """Our node passes a connection on to us."""
+        self.transport.take_over(socket.socket(fileno=descriptor), hello)
+
+    @property
+    def arena(self) -> Arena:
+        """The node's shared memory, mapped at first use."""
+        if self._arena is None:
+            assert self.channel is not None and self.registered is not None
+            with self.lock:
+                if self._arena is None:
+                    descriptor = self.channel.wait_for(ARENA)
+                    self._arena = Arena.attach(descriptor, self.registered.arena_bytes)
+        return self._arena
+
+    # ------------------------------------------------------------------ turns
+
+    def on_message(self, message: Message, peer: Address) -> None:
+        """One message from the wire."""
+        if self.role.handle(message, peer):
+            return
+        if type(message) is Registered:
+            self.registered = message
+        else:
+            self.other_message(message, peer)
+
+    def other_message(self, message: Message, peer: Address) -> None:
+        """Answers to our questions; workers and drivers take more."""
+        request = getattr(message, "request", None)
+        reply = self.replies.pop(request, None) if request is not None else None
+        if reply is not None:
+            reply.answer(message)
+
+    def on_lost(self, peer: Address) -> None:
+        """A peer's last stream has ended."""
+        self.role.peer_lost(peer)
+        if peer.process == self.node.process:
+            self.node_gone = True
+        for reply in [r for r in self.replies.values() if r.peer == peer.process]:
+            reply.answer(None)
+
+    def settle(self) -> None:
+        """Let the role know of what Python has dropped. Under the lock."""
+        self.drop_noted = False
+        dropped, released = self.dropped, self.released
+        while dropped:
+            self.role.ownership.drop_handle(dropped.popleft())
+        while released:
+            self.role.fetching.release(released.popleft())
+
+    def context(self) -> Context:
+        """What this thread is part of."""
+        return getattr(self.contexts, "current", None) or self.root
+
+    def ask(self, peer: Address, make: Callable[[int], Message], timeout: float = 10.0) -> Any:
+        """Send a question and wait for its answer. Raises ClusterUnreachableError if none comes."""
+        with self.lock:
+            self.requests += 1
+            reply = self.replies[self.requests] = Reply(peer.process)
+            self.transport.send(peer, make(self.requests))
+            self.transport.flush()
+        self.pump.wait(reply, reply.signal, time.monotonic() + timeout)
+        if reply.message is None:
+            raise errors.ClusterUnreachableError(
+                f"no answer from {peer.host}:{peer.port} within {timeout:g} s"
+            )
+        return reply.message
+
+    # ------------------------------------------------------------------ references
+
+    def references(self, refs: Iterable[Reference]) -> list[ObjectRef]:
+        """Handles for references that were counted. Under the lock."""
+        add_handle = self.role.ownership.add_handle
+        handles = []
+        for ref in refs:
+            add_handle(ref)
+            handles.append(self.make_ref(self, ref))
+        return handles
+
+    # ------------------------------------------------------------------ put
+
+    def put(self, value: Any) -> ObjectRef:
+        """Store a value under a new reference of ours."""
+        object_id = self.context().next_put()
+        packed = serial.serialize(value)
+        stored = self.store(object_id, packed, self.address)
+        if stored.kind == FAILED:
+            raise load_error(stored.data)
+        with self.lock:
+            self.role.put(object_id, stored)
+            self.transport.flush()
+        return self.make_ref(self, Reference(object_id, self.address))
+
+    def store(self, object_id: ObjectId, packed: serial.Serialized, owner: Address) -> Value:
+        """Bring a serialised value to where it will be read: into the message, or the node's store."""
+        contains = [ref._ref for ref in packed.refs]
+        if packed.size <= INLINE_BYTES:
+            return Value(INLINE, packed.to_bytes(), contains=contains)
+        signal = threading.Semaphore(0)
+        with self.lock:
+            creation = self.role.create(object_id, packed.size, owner, signal.release)
+            self.transport.flush()
+        self.pump.wait(creation, signal, None)
+        if creation.offset >= 0:
+            packed.write_into(self.arena.write_view(creation.offset, packed.size))
+            with self.lock:
+                self.role.seal(object_id)
+                self.transport.flush()
+        elif creation.reason != "exists":
+            return Value(FAILED, SystemErrors().store_full(creation.reason))
+        return Value(STORED, b"", packed.size, [self.node], contains)
+
+    # ------------------------------------------------------------------ get and wait
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        """The values, in order. Raises the first error among them, or GetTimeoutError."""
+        objects = [ref._ref.object for ref in refs]
+        signal = threading.Semaphore(0)
+        with self.lock:
+            self.settle()
+            getting = self.role.get(objects, signal.release)
+            self.transport.flush()
+        try:
+            if not getting.done:
+                self.await_it(getting, signal, timeout)
+            if not getting.done:
+                raise self.timed_out(objects, timeout, getting.pending)
+            if getting.failed is not None:
+                raise load_error(getting.failed.data)
+            with self.lock:
+                found, getting.found = getting.found, {}
+                entries = self.role.ownership.entries
+                values = [entries[object_id].value for object_id in objects]
+                inner = [self.references(value.contains) if value.contains else () for value in values]
+            views: dict[ObjectId, memoryview] = {}
+            for object_id, place in found.items():
+                views[object_id] = self.view(object_id, *place)
+            return [
+                serial.deserialize(
+                    views[object_id] if value.kind == STORED else value.data, inner[index]
+                )
+                for index, (object_id, value) in enumerate(zip(objects, values))
+            ]
+        finally:
+            if getting.found or getting.pending:
+                with self.lock:
+                    getting.close()
+                    self.released.extend(getting.found)
+                    self.settle()
+                    self.transport.flush()
+
+    def view(self, object_id: ObjectId, offset: int, size: int) -> memoryview:
+        """A read-only view of a pinned object; the pin goes when the last view of it does."""
+        return self.arena.read_view(offset, size, lambda: self.view_gone(object_id))
+
+    def view_gone(self, object_id: ObjectId) -> None:
+        """A finalizer's note."""
+        self.released.append(object_id)
+        if not self.drop_noted and self.pump.lead.locked():
+            self.drop_noted = True
+            self.transport.wake()
+
+    def await_it(self, awaited: Any, signal: threading.Semaphore, timeout: float | None) -> None:
+        """Wait for a get or wait to be done."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.pump.wait(awaited, signal, deadline)
+
+    def timed_out(
+        self, objects: Sequence[ObjectId], timeout: float | None, pending: Iterable[ObjectId]
+    ) -> errors.GetTimeoutError:
+        """The error of a get that took too long: it says what the first missing value waits for."""
+        missing = [object_id for object_id in objects if object_id in set(pending)]
+        with self.lock:
+            lines = self.role.explain(missing[0]) if missing else []
+        return errors.GetTimeoutError(
+            f"{len(missing)} of {len(objects)} values were not there within {timeout:g} s",
+            waiting=lines,
+        )
+
+    def wait(
+        self, refs: Sequence[ObjectRef], needed: int, timeout: float | None, fetch: bool
+    ) -> set[ObjectId]:
+        """The objects that are ready, once ``needed`` are or the time is over."""
+        signal = threading.Semaphore(0)
+        with self.lock:
+            self.settle()
+            waiting = self.role.wait([ref._ref.object for ref in refs], needed, fetch, signal.release)
+            self.transport.flush()
+        if not waiting.done:
+            self.await_it(waiting, signal, timeout)
+        with self.lock:
+            waiting.close()
+            self.transport.flush()
+        return waiting.ready
+
+    def when_done(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        """Have ``action`` called, by whichever thread, once the value is there or has failed."""
+        with self.lock:
+            getting = self.role.get([ref._ref.object], lambda: None)
+
+            def finished() -> None:
+                self.released.extend(getting.found)
+                action()
+
+            if not getting.done:
+                getting.wake = finished
+                self.transport.flush()
+                return
+        finished()
+
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+        """Cancel the task that makes the value."""
+        with self.lock:
+            self.settle()
+            self.role.cancel(ref._ref.object, force=force, recursive=recursive)
+            self.transport.flush()
+
+    # ------------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """Leave: stop reading, close every connection."""
+        self.closed = True
+        self.pump.stop()
+        self.transport.close()
+        if self.channel is not None:
+            self.channel.close()
+        if self._arena is not None:
+            self._arena.close()
+        os.close(self.folder_fd)
+
+
+class Reply:
+    """An answer that is waited for."""
+
+    __slots__ = ("done", "message", "peer", "signal")
+
+    def __init__(self, peer: ProcessId) -> None:
+        self.peer = peer
+        self.done = False
+        self.message: Message | None = None
+        self.signal = threading.Semaphore(0)
+
+    def answer(self, message: Message | None) -> None:
+        """It has come; None: it never will."""
+        self.message = message
+        self.done = True
+        self.signal.release()
+
+
+def process_address(node: Address) -> Address:
+    """An address for a new process of a node."""
+    return Address(ProcessId(os.urandom(8)), node.node, node.host, node.port)
+
+
+def read_node_file(folder: Path) -> places.NodeFile:
+    """The node file in a node's folder."""
+    return msgspec.json.decode((folder / "node.json").read_bytes(), type=places.NodeFile)
+
+
+def new_job() -> JobId:
+    """An id for a new job."""
+    return JobId(os.urandom(8))

@@ -1,0 +1,58 @@
+"""The shipped form of system errors: roles say which, this says it in words."""
+
+from __future__ import annotations
+
+import os
+
+from freehold import errors
+from freehold.ids import short
+from freehold.wire.failures import dump_error
+from freehold.wire.messages import Address, Death
+
+
+def _ship(error: errors.FreeholdError, function: str = "") -> bytes:
+    return dump_error(error, function_name=function, pid=os.getpid(), node_id="")
+
+
+class SystemErrors:
+    """Implements ``roles.owner.Errors``."""
+
+    def worker_died(self, task: str, death: Death) -> bytes:
+        """The worker that ran it is gone and no retry is left."""
+        return _ship(
+            errors.WorkerDiedError(
+                f"{task}() was running on a worker that died",
+                pid=death.pid,
+                node_id=short(death.node),
+                signal=death.signal,
+                exit_code=death.exit_code,
+                memory=death.detail,
+                stderr_tail=death.stderr_tail,
+            )
+        )
+
+    def cancelled(self, task: str) -> bytes:
+        """The task was cancelled."""
+        return _ship(errors.TaskCancelledError(f"{task}() was cancelled", function_name=task))
+
+    def unschedulable(self, task: str, reason: str) -> bytes:
+        """No node can ever run it."""
+        return _ship(errors.UnschedulableError(f"{task}() cannot be placed: {reason}"))
+
+    def lost(self, object_id: str, reason: str) -> bytes:
+        """Every copy of a value is gone."""
+        return _ship(errors.ObjectLostError(f"object {object_id}: {reason}", object_id=object_id))
+
+    def store_full(self, reason: str) -> bytes:
+        """There is no room in this node's store."""
+        return _ship(errors.ObjectStoreFullError(reason))
+
+    def owner_died(self, object_id: str, owner: Address) -> bytes:
+        """The process that owned the value is gone."""
+        return _ship(
+            errors.OwnerDiedError(
+                f"object {object_id}: process {short(owner.process)} on node {short(owner.node)}, "
+                "which owned it, is gone",
+                object_id=object_id,
+            )
+        )

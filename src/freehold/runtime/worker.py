@@ -1,0 +1,365 @@
+"""The worker: runs tasks on its main thread, which reads its own tasks from the socket with no hand-off between.
+
+While user code runs, the pump's background thread reads the sockets; when it takes over, the running task has been at
+it for ``pump.GRACE``, and tasks that lie behind it are given back (``Executor.slow``).
+
+Cancellation interrupts the main thread by a signal, so that ``time.sleep`` and blocking system calls end too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from freehold import errors
+from freehold.core.execution import Run
+from freehold.ids import FunctionId, ObjectId, TaskId, return_id, short
+from freehold.roles.executor import Executor
+from freehold.runtime import current, places
+from freehold.runtime.process import (
+    LEND_AFTER,
+    Context,
+    ObjectRef,
+    Process,
+    new_job,
+    process_address,
+    read_node_file,
+)
+from freehold.runtime.system_errors import SystemErrors
+from freehold.wire import serial
+from freehold.wire.failures import dump_error
+from freehold.wire.messages import (
+    FAILED,
+    STORED,
+    Address,
+    AssignJob,
+    Message,
+    Register,
+    Stop,
+    Value,
+)
+
+CANCEL: Final = signal.SIGUSR1
+#: Replies wait for each other this long (seconds) while more tasks are ready: one system call for many.
+REPLY_EVERY: Final = 0.001
+
+
+class Slot:
+    """Stands for a top-level reference in the pickled arguments."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> Any:
+        return Slot, (self.index,)
+
+
+class Awake:
+    """The main thread waits until there is a task to run."""
+
+    __slots__ = ("worker",)
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    @property
+    def done(self) -> bool:
+        """Whether there is."""
+        worker = self.worker
+        return bool(worker.assigned and worker.executor.execution.ready) or worker.stopping
+
+
+class Worker(Process):
+    """A worker process."""
+
+    def __init__(self, folder: Path, node: places.NodeFile, start: int) -> None:
+        super().__init__(folder, node, process_address(node.address), current.ref_type())
+        self.start_number = start
+        self.executor = Executor(self.transport, SystemErrors(), self.node, new_job())
+        self.role = self.executor
+        self.executor.execution.interrupt = self.interrupt
+        self.executor.execution.exit_now = lambda run: os._exit(1)
+        self.assigned: AssignJob | None = None
+        self.stopping = False
+        self.root = Context(TaskId(os.urandom(16)), depth=1)
+        self.functions: dict[FunctionId, Any] = {}
+        self.running: Run | None = None
+        self.interruptible = False
+        self.main_thread = threading.get_ident()
+        self.pump.on_grace = self.on_grace
+
+    def run(self) -> None:
+        """Join the node and run tasks until told to stop."""
+        signal.signal(CANCEL, self.on_cancel_signal)
+        self.join(Register(self.address, os.getpid(), self.executor.job, self.start_number, False))
+        self.pump.start()
+        idle = threading.Semaphore(0)
+        awake = Awake(self)
+        while not self.stopping:
+            self.pump.wait(awake, idle, None)
+            self.run_ready()
+        self.close()
+
+    def run_ready(self) -> None:
+        """Run what is ready; send replies together while there is more to run."""
+        execution = self.executor.execution
+        sent = time.monotonic()
+        while True:
+            with self.lock:
+                run = execution.next()
+                if run is None:
+                    self.executor.slow = False
+                    self.transport.flush()
+                    return
+            self.run_one(run)
+            now = time.monotonic()
+            if now - sent > REPLY_EVERY or not execution.ready:
+                sent = now
+                with self.lock:
+                    self.settle()
+                    self.transport.flush()
+
+    # ------------------------------------------------------------------ one task
+
+    def run_one(self, run: Run) -> None:
+        """Run a task's user code and answer its owner."""
+        message = run.message
+        context = Context(message.task, message.depth + 1, message.name)
+        assert self.assigned is not None
+        context.resources = self.assigned.resources
+        self.contexts.current = context
+        self.running = run
+        retry = False
+        started = time.perf_counter()
+        try:
+            function, args, kwargs = self.load(run)
+            try:
+                self.interruptible = True
+                if run.cancelled:
+                    raise errors.TaskCancelledError(function_name=message.name)
+                value = function(*args, **kwargs)
+            finally:
+                self.interruptible = False
+            micros = int((time.perf_counter() - started) * 1e6)
+            del args, kwargs
+            results = [
+                self.result(return_id(message.task, index), item, run)
+                for index, item in enumerate(split(value, message.num_returns, function))
+            ]
+            del value
+        except BaseException as error:
+            self.interruptible = False
+            micros = int((time.perf_counter() - started) * 1e6)
+            retry = self.wants_retry(error, message.retry_exceptions)
+            results = [Value(FAILED, self.pack_error(error, run))] * message.num_returns
+            if message.num_returns == 0:
+                traceback.print_exception(error)
+        self.running = None
+        self.contexts.current = None
+        with self.lock:
+            self.executor.execution.finished(run, results, micros, retry)
+
+    def load(self, run: Run) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]:
+        """The function and arguments of a task."""
+        message = run.message
+        execution = self.executor.execution
+        definition = execution.functions[message.function]
+        inner: list[ObjectRef] = []
+        if message.borrowed:
+            with self.lock:
+                inner = self.references(message.borrowed)
+        function = self.functions.get(message.function)
+        if function is None:
+            captured = inner[len(inner) - definition.references :] if definition.references else ()
+            function = serial.load_function(definition.pickled, captured)
+            self.functions[message.function] = function
+        args, kwargs = serial.deserialize(message.args, inner)
+        if message.deps:
+            values = self.arguments(run)
+            args = [values[arg.index] if type(arg) is Slot else arg for arg in args]
+            kwargs = {
+                name: values[arg.index] if type(arg) is Slot else arg
+                for name, arg in kwargs.items()
+            }
+        return function, args, kwargs
+
+    def arguments(self, run: Run) -> list[Any]:
+        """The values of the top-level references, in slot order."""
+        views: dict[ObjectId, memoryview] = {}
+        found, run.found = run.found, {}
+        for object_id, place in found.items():
+            views[object_id] = self.view(object_id, *place)
+        values = []
+        for argument in run.message.deps:
+            value = argument.value
+            inner: Sequence[ObjectRef] = ()
+            if value.contains:
+                with self.lock:
+                    inner = self.references(value.contains)
+            blob = views[argument.ref.object] if value.kind == STORED else value.data
+            values.append(serial.deserialize(blob, inner))
+        return values
+
+    def result(self, object_id: ObjectId, value: Any, run: Run) -> Value:
+        """A return value, brought to where it will be read. Handles to its references live until the reply is out."""
+        packed = serial.serialize(value, "the return value")
+        stored = self.store(object_id, packed, run.submitter)
+        if packed.refs:
+            self.keep_until_sent(packed.refs)
+        return stored
+
+    def keep_until_sent(self, refs: list[Any]) -> None:
+        """Pin returned references until the reply has handed them out: ``drop`` unpins them."""
+        assert self.running is not None
+        with self.lock:
+            for ref in refs:
+                self.executor.ownership.pin(ref._ref.object)
+                self.running.pinned.append(ref._ref)
+
+    def wants_retry(self, error: BaseException, wanted: bytes) -> bool:
+        """Whether the user asked to have this exception retried."""
+        if not wanted or isinstance(error, errors.TaskCancelledError):
+            return False
+        if wanted == b"*":
+            return isinstance(error, Exception)
+        with contextlib.suppress(Exception):
+            return isinstance(error, pickle.loads(wanted))
+        return False
+
+    def pack_error(self, error: BaseException, run: Run) -> bytes:
+        """The shipped form of what the task raised."""
+        message = run.message
+        definition = self.executor.execution.functions.get(message.function)
+        name = message.name or (definition.name if definition else "task")
+        if run.cancelled:
+            return SystemErrors().cancelled(name)
+        return dump_error(
+            error, function_name=name, pid=os.getpid(), node_id=short(self.node.node)
+        )
+
+    # ------------------------------------------------------------------ waiting inside a task
+
+    def await_it(self, awaited: Any, signal_: threading.Semaphore, timeout: float | None) -> None:
+        """Wait; after a moment lend the task's CPU out and give back what lies behind it."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        soon = time.monotonic() + LEND_AFTER
+        if threading.get_ident() != self.main_thread or (deadline is not None and deadline < soon):
+            self.pump.wait(awaited, signal_, deadline)
+            return
+        if self.pump.wait(awaited, signal_, soon):
+            return
+        with self.lock:
+            self.executor.block()
+            self.transport.flush()
+        try:
+            self.pump.wait(awaited, signal_, deadline)
+        finally:
+            with self.lock:
+                self.executor.unblock()
+                self.transport.flush()
+
+    def on_grace(self) -> None:
+        """User code has run for a while: nothing should wait behind it."""
+        if self.running is not None:
+            with self.lock:
+                if self.running is not None:
+                    self.executor.give_way()
+                    self.transport.flush()
+
+    # ------------------------------------------------------------------ events
+
+    def other_message(self, message: Message, peer: Address) -> None:
+        """A job to belong to, or the end."""
+        if type(message) is AssignJob:
+            if self.assigned is None:
+                self.bind(message)
+            self.assigned = message
+        elif type(message) is Stop:
+            if not self.executor.ownership.entries and not self.executor.execution.runs:
+                self.stopping = True
+        else:
+            super().other_message(message, peer)
+
+    def bind(self, job: AssignJob) -> None:
+        """From now on this process is the job's: it imports what the driver imports."""
+        self.executor.leasing.job = job.job
+        self.executor.job = job.job
+        for path in reversed(job.python_path):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        with contextlib.suppress(OSError):
+            os.chdir(job.cwd)
+
+    def on_lost(self, peer: Address) -> None:
+        """Without its node a worker has no place to be."""
+        super().on_lost(peer)
+        if peer.process == self.node.process:
+            os._exit(0)
+
+    def interrupt(self, run: Run) -> None:
+        """Raise TaskCancelledError in the running task."""
+        if run is self.running:
+            signal.pthread_kill(self.main_thread, CANCEL)
+
+    def on_cancel_signal(self, signum: int, frame: Any) -> None:
+        """On the main thread, between two bytecodes of whatever it runs."""
+        run = self.running
+        if self.interruptible and run is not None and run.cancelled:
+            self.interruptible = False
+            name = run.message.name
+            raise errors.TaskCancelledError(f"{name}() was cancelled", function_name=name)
+
+
+def split(value: Any, count: int, function: Any) -> Iterator[Any]:
+    """A task's return values, one per reference. A generator's are taken one by one, so that each may be stored and
+    dropped before the next is made."""
+    if count == 1:
+        yield value
+        return
+    if count == 0:
+        return
+    name = getattr(function, "__name__", "the task")
+    try:
+        values = iter(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise ValueError(
+            f"{name}() has num_returns={count} but returned one {kind}, not {count} values"
+        ) from None
+    made = 0
+    for item in values:
+        made += 1
+        if made > count:
+            raise ValueError(f"{name}() has num_returns={count} but returned more values")
+        yield item
+    if made != count:
+        raise ValueError(f"{name}() has num_returns={count} but returned {made} values")
+
+
+def main(folder: Path, start: int) -> None:
+    """Entry point of a forked worker."""
+    node = read_node_file(folder)
+    worker = Worker(folder, node, start)
+    current.set_process(worker)
+    gc.freeze()
+    try:
+        worker.run()
+    except errors.ClusterUnreachableError:
+        pass  # the node went away while we were starting
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+

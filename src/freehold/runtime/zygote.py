@@ -1,0 +1,159 @@
+"""The zygote: forks workers in 1-3 ms instead of the 400 that a fresh interpreter with its imports takes.
+
+A single-threaded process with everything imported that a worker needs. It is the workers' parent, so it alone learns
+how they ended, and they die with it (PR_SET_PDEATHSIG). When its node daemon is gone it kills them and removes the
+node's folder, so that a killed daemon leaves nothing behind.
+
+Requests and answers are single datagrams on a socket pair:
+    daemon -> zygote   ["start", n] with the worker's stdout and stderr attached; ["kill", n]
+    zygote -> daemon   ["started", n, pid]; ["ended", n, status]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.runtime import places
+
+PR_SET_PDEATHSIG = 1
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(0)
+
+
+class Zygote:
+    """The loop of the zygote process."""
+
+    def __init__(self, daemon: socket.socket, folder: Path) -> None:
+        self.daemon = daemon
+        self.folder = folder
+        self.children: dict[int, tuple[int, int]] = {}  # pidfd -> (start, pid)
+        self.poller = select.poll()
+        self.poller.register(daemon, select.POLLIN)
+        self.imported = False
+
+    def run(self) -> None:
+        """Serve until the daemon is gone."""
+        while True:
+            wait = None if self.imported else 300  # ms without a request: time for the slow import
+            events = self.poller.poll(wait)
+            if not events and not self.imported:
+                self.import_slow()
+            for fd, _ in events:
+                if fd != self.daemon.fileno():
+                    self.reap(fd)
+                elif not self.serve():
+                    self.end()
+                    return
+
+    def import_slow(self) -> None:
+        """numpy takes 70-100 ms to import: too much for the first workers to wait, welcome to all later ones."""
+        self.imported = True
+        with contextlib.suppress(ImportError):
+            import numpy  # noqa: F401, ICN001
+        gc.collect()
+        gc.freeze()
+
+    def serve(self) -> bool:
+        """One request. False when the daemon is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.daemon, 4096, 2)
+        except OSError:
+            return False
+        if not data:
+            return False
+        verb, start = decode(data)
+        if verb == "start":
+            self.fork(start, descriptors)
+        elif verb == "kill":
+            for number, pid in self.children.values():
+                if number == start:
+                    os.kill(pid, signal.SIGKILL)
+        return True
+
+    def fork(self, start: int, descriptors: list[int]) -> None:
+        """Make a worker."""
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            pidfd = os.pidfd_open(pid)
+            self.children[pidfd] = (start, pid)
+            self.poller.register(pidfd, select.POLLIN)
+            self.daemon.send(encode(["started", start, pid]))
+            return
+        try:
+            die_with_parent(parent)
+            self.daemon.close()
+            for pidfd in self.children:
+                os.close(pidfd)
+            become_worker(self.folder, start, descriptors)
+        finally:
+            os._exit(1)
+
+    def reap(self, pidfd: int) -> None:
+        """A worker has ended: tell the daemon how."""
+        start, pid = self.children.pop(pidfd)
+        self.poller.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):
+            self.daemon.send(encode(["ended", start, status]))
+
+    def end(self) -> None:
+        """The daemon is gone: so are the workers, and what it left on disk."""
+        for _, pid in self.children.values():
+            os.kill(pid, signal.SIGKILL)
+        for _, pid in self.children.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        places.remove_node(self.folder)
+
+
+def become_worker(folder: Path, start: int, descriptors: list[int]) -> None:
+    """Turn a fresh fork into a worker: its own streams, session and signals."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    out, err = descriptors
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.close(out)
+    os.close(err)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    from freehold.runtime import worker
+
+    worker.main(folder, start)
+
+
+def main(daemon: socket.socket, folder: Path, parent: int) -> None:
+    """Entry point of the forked zygote. It outlives its daemon for a moment, to clean up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setsid()
+    import freehold.api  # noqa: F401  # what workers need, imported once for all of them
+    from freehold.runtime import worker  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    Zygote(daemon, folder).run()

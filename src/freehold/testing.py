@@ -1,0 +1,163 @@
+"""Clusters for tests and demonstrations: several nodes on this machine, to start, add, kill and remove.
+
+Each node is a real daemon with workers, a store and a TCP port of its own; between them everything goes over TCP, as
+between machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from freehold.api import session
+from freehold.errors import ClusterUnreachableError
+from freehold.runtime import launch, machine, noded, places
+from freehold.runtime.headd import head_address
+from freehold.wire.messages import Address
+
+
+class ClusterNode:
+    """One node of a test cluster."""
+
+    def __init__(self, started: launch.Started) -> None:
+        self._started = started
+        self.node_id: str = started.file.address.node.hex()
+        self.pid: int = started.pid
+        self.alive = True
+
+    def __repr__(self) -> str:
+        return f"ClusterNode({self.node_id}, pid={self.pid}, {'alive' if self.alive else 'gone'})"
+
+
+class Cluster:
+    """Several nodes on this machine, with a head of their own; a context manager.
+
+    Args:
+        nodes: how many to start with; the head runs beside the first.
+        num_cpus, object_store_memory, and the others: what each node offers, as for ``freehold.init``.
+
+    Programs connect with ``freehold.init(address=cluster.address)``, through the node that has been up longest.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 1,
+        *,
+        num_cpus: float = 1,
+        object_store_memory: int = 256 << 20,
+        num_gpus: float = 0,
+        memory: float | None = None,
+        resources: Mapping[str, float] | None = None,
+        labels: Mapping[str, str] | None = None,
+        infeasible_grace: float = 10.0,
+    ) -> None:
+        places.sweep()
+        self._session, _ = places.new_session()
+        self._head: Address | None = None
+        self._grace = infeasible_grace
+        self.nodes: list[ClusterNode] = []
+        try:
+            for _ in range(nodes):
+                self.add_node(
+                    num_cpus=num_cpus,
+                    object_store_memory=object_store_memory,
+                    num_gpus=num_gpus,
+                    memory=memory,
+                    resources=resources,
+                    labels=labels,
+                )
+        except BaseException:
+            self.shutdown()
+            raise
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the head."""
+        if self._head is None:
+            raise ClusterUnreachableError("the cluster has no node yet: call add_node()")
+        return f"{self._head.host}:{self._head.port}"
+
+    @property
+    def session(self) -> Path:
+        """The folder that holds everything the cluster keeps on disk."""
+        return self._session
+
+    def add_node(
+        self,
+        *,
+        num_cpus: float = 1,
+        object_store_memory: int = 256 << 20,
+        num_gpus: float = 0,
+        memory: float | None = None,
+        resources: Mapping[str, float] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ClusterNode:
+        """Start one more node and wait until it has joined."""
+        settings = noded.Settings(
+            session=str(self._session),
+            node=launch.new_node_id(),
+            head=self._head or head_address("127.0.0.1", 0),
+            host="127.0.0.1",
+            resources=machine.offer(num_cpus, num_gpus, memory, resources),
+            store_bytes=machine.store_bytes(object_store_memory),
+            labels=dict(labels or {}),
+            infeasible_grace=self._grace,
+            start_head=self._head is None,
+        )
+        node = ClusterNode(launch.start(settings, tied=True))
+        self._head = node._started.file.head
+        self.nodes.append(node)
+        return node
+
+    def kill_node(self, node: ClusterNode) -> None:
+        """SIGKILL the node daemon, as a crash would; its workers die with it."""
+        os.kill(node.pid, signal.SIGKILL)
+        self._gone(node)
+
+    def remove_node(self, node: ClusterNode) -> None:
+        """Stop the node in good order."""
+        os.kill(node.pid, signal.SIGTERM)
+        self._gone(node)
+
+    def _gone(self, node: ClusterNode) -> None:
+        node.alive = False
+        node._started.process.wait(10)
+        deadline = time.monotonic() + 5
+        while node._started.folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def shutdown(self) -> None:
+        """Stop every node and the head, and remove the session's folder."""
+        session.shutdown()
+        for node in self.nodes:
+            if node.alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(node.pid, signal.SIGTERM)
+        for node in self.nodes:
+            if node.alive:
+                self._gone(node)
+        for node in self.nodes:
+            if node._started.lifeline >= 0:
+                os.close(node._started.lifeline)
+                node._started.lifeline = -1
+        if self._session.exists():
+            import shutil
+
+            shutil.rmtree(self._session, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown()

@@ -1,0 +1,1 @@
+"""Messages, frames, the handshake, and the serialised form of user values."""

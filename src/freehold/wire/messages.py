@@ -1,0 +1,546 @@
+"""The protocol: every message between two processes, grouped by who talks to whom.
+
+A message is an array on the wire, its first element a number that names its type; a frame carries a list of
+messages (``frames``). On one connection messages arrive in the order sent, once. There is no acknowledgement and
+no resending: a connection that ends means that the peer is gone (``roles`` treat it so), after its last bytes.
+
+Words: the *owner* of an object is the process that made its reference; a *borrower* is any other process that
+holds one. A *lease* is the right to run tasks of one scheduling class on one worker, granted by that worker's node.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from freehold.ids import FunctionId, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId
+from freehold.resources import Resources
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """Part of a message. ``gc=False`` is safe because no message contains itself."""
+
+
+class Address(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """Where a process is reached: by unix socket on its own machine, else through its node's TCP port."""
+
+    process: ProcessId
+    node: NodeId
+    host: str
+    port: int
+
+
+class Reference(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A name of a value: its object and the address of the owner."""
+
+    object: ObjectId
+    owner: Address
+
+
+INLINE, STORED, FAILED = 0, 1, 2
+
+
+class Value(Record):
+    """What is known of a finished object.
+
+    ``kind`` INLINE: ``data`` is the value's blob. STORED: the blob of ``size`` bytes lies in the stores of
+    ``nodes``. FAILED: ``data`` is a shipped exception. ``contains``: the references inside the value, in the order
+    in which the blob numbers them.
+    """
+
+    kind: int
+    data: bytes = b""
+    size: int = 0
+    nodes: list[Address] = []
+    contains: list[Reference] = []
+
+
+class Argument(Record):
+    """A top-level reference among a task's arguments, with its value as the submitter knows it."""
+
+    ref: Reference
+    value: Value
+
+
+class Death(Record):
+    """How a worker ended, as seen by its node."""
+
+    pid: int
+    node: NodeId
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    stderr_tail: list[str] = []
+
+
+# --------------------------------------------------------------------------- owner <-> worker
+
+
+class DefineFunction(Record, tag=1):
+    """Owner to worker, before the first task that uses it on this connection: a function's pickled form.
+
+    ``references``: how many references it captured; they are the last of every task's ``borrowed``.
+    """
+
+    function: FunctionId
+    name: str
+    pickled: bytes
+    references: int = 0
+
+
+class PushTask(Record, tag=2):
+    """Owner to leased worker: run this. A repeated (task, attempt) is the same task and is answered once.
+
+    ``args`` is the blob of ``(args, kwargs)`` in which ``deps`` stand as numbered slots; ``borrowed`` are the
+    references inside it. ``depth`` is how many tasks stand above this one.
+    """
+
+    task: TaskId
+    attempt: int
+    lease: LeaseId
+    function: FunctionId
+    args: bytes
+    num_returns: int = 1
+    depth: int = 0
+    name: str = ""
+    deps: list[Argument] = []
+    borrowed: list[Reference] = []
+    retry_exceptions: bytes = b""
+
+
+class TaskDone(Record, tag=3):
+    """Worker to owner: the results. ``micros`` is the time in user code, for the depth of the pipeline.
+
+    ``retry`` says that the exception is one the user asked to retry.
+    """
+
+    task: TaskId
+    attempt: int
+    results: list[Value]
+    micros: int = 0
+    retry: bool = False
+
+
+class TaskReturned(Record, tag=4):
+    """Worker to owner: not begun and will not be (the worker is blocked or busy for long): place it elsewhere."""
+
+    task: TaskId
+    attempt: int
+
+
+class TaskStarted(Record, tag=5):
+    """Worker to owner: this task has been running for a while (see execution); for explanations and pipelining."""
+
+    task: TaskId
+    attempt: int
+
+
+class CancelTask(Record, tag=6):
+    """Owner to worker: raise TaskCancelledError in the task if it runs, drop it if not; children too if recursive."""
+
+    task: TaskId
+    force: bool
+    recursive: bool
+
+
+# --------------------------------------------------------------------------- owner <-> borrower
+
+
+class Locate(Record, tag=10):
+    """Borrower to owner: tell me when this object is finished. Answered by Located, at once or later."""
+
+    object: ObjectId
+    stale: list[NodeId] = []  #: nodes that were asked and did not have it
+
+
+class Located(Record, tag=11):
+    """Owner to borrower: the object is finished."""
+
+    object: ObjectId
+    value: Value
+
+
+class Release(Record, tag=12):
+    """Borrower to owner: I hold it no more. ``count`` is how often I had been given it since the last release."""
+
+    object: ObjectId
+    count: int
+
+
+class Provide(Record, tag=13):
+    """Borrower to owner: I am passing the reference to ``taker``. Count it, then introduce it."""
+
+    object: ObjectId
+    taker: Address
+
+
+class Introduce(Record, tag=14):
+    """Owner to taker: you are counted; a reference to this object that came from ``giver`` may be used."""
+
+    ref: Reference
+    giver: ProcessId
+
+
+class Gone(Record, tag=15):
+    """Owner to borrowers: ``process`` has ended and been drained: no introduction on its word will follow."""
+
+    process: ProcessId
+
+
+# --------------------------------------------------------------------------- owner <-> node: leases
+
+
+class RequestLease(Record, tag=20):
+    """Owner to node: a worker for tasks of this shape, please. ``hops`` counts redirections so far."""
+
+    lease: LeaseId
+    owner: Address
+    job: JobId
+    resources: Resources
+    depth: int = 0
+    hops: int = 0
+    label: str = ""  #: the function's name, for explanations
+
+
+class LeaseGranted(Record, tag=21):
+    """Node to owner: push to this worker until you return the lease."""
+
+    lease: LeaseId
+    worker: Address
+    pid: int
+
+
+class LeaseRedirected(Record, tag=22):
+    """Node to owner: ask that node instead, with ``hops`` as given here."""
+
+    lease: LeaseId
+    node: Address
+    hops: int
+
+
+class LeaseRefused(Record, tag=23):
+    """Node to owner: no node of the cluster can ever grant this; ``reason`` names the nearest miss."""
+
+    lease: LeaseId
+    reason: str
+
+
+class ReturnLease(Record, tag=24):
+    """Owner to node: I need the worker no more, or never did (the request may still be queued)."""
+
+    lease: LeaseId
+
+
+class LeaseWanted(Record, tag=25):
+    """Node to owner: others have been waiting; return the lease once the tasks already pushed are done."""
+
+    lease: LeaseId
+
+
+class LeaseEnded(Record, tag=26):
+    """Node to owner: the worker of this lease died so."""
+
+    lease: LeaseId
+    death: Death
+
+
+class StillQueued(Record, tag=27):
+    """Node to owner, once a request has waited a while: why it waits."""
+
+    lease: LeaseId
+    reason: str
+
+
+# --------------------------------------------------------------------------- process <-> its node
+
+
+class Register(Record, tag=30):
+    """First message of a driver or worker to its node. ``token`` is the worker's start number, 0 for a driver."""
+
+    address: Address
+    pid: int
+    job: JobId
+    start: int
+    driver: bool
+    log_to_driver: bool = True
+    python_path: list[str] = []
+    cwd: str = ""
+
+
+class Registered(Record, tag=31):
+    """Node's answer: where the process lives and how."""
+
+    node: Address
+    head: Address
+    arena_bytes: int
+    resources: Resources
+
+
+class AssignJob(Record, tag=32):
+    """Node to worker, before each lease: whose tasks it runs, where that job imports from, what the lease holds."""
+
+    job: JobId
+    driver: Address
+    python_path: list[str]
+    cwd: str
+    resources: Resources = {}
+
+
+class CreateObject(Record, tag=33):
+    """Process to its node: room for ``size`` bytes, please. Waits while the store is full."""
+
+    object: ObjectId
+    size: int
+    owner: Address
+    job: JobId
+
+
+class ObjectCreated(Record, tag=34):
+    """Node: write the blob at ``offset``; then SealObject. A negative offset: refused, see ``reason``."""
+
+    object: ObjectId
+    offset: int
+    reason: str = ""
+
+
+class SealObject(Record, tag=35):
+    """Process to node: the bytes are complete and will never change."""
+
+    object: ObjectId
+
+
+class AbortObject(Record, tag=36):
+    """Process to node: forget the unsealed object."""
+
+    object: ObjectId
+
+
+class FetchObject(Record, tag=37):
+    """Process to its node: bring the object here and pin it for me. Answered by ObjectReady or ObjectMissing."""
+
+    object: ObjectId
+    size: int
+    owner: Address
+    nodes: list[Address]
+    priority: int = 0  #: 0 a get, 1 a wait, 2 an argument of a queued task
+
+
+class ObjectReady(Record, tag=38):
+    """Node: the object lies at ``offset``, pinned for you until UnpinObject."""
+
+    object: ObjectId
+    offset: int
+    size: int
+
+
+class ObjectMissing(Record, tag=39):
+    """Node: none of the named nodes has it (any more), or there is no room for it here."""
+
+    object: ObjectId
+    reason: str
+    tried: list[NodeId] = []
+    full: bool = False
+
+
+class UnpinObject(Record, tag=40):
+    """Process to node: one of my views of it is gone."""
+
+    object: ObjectId
+
+
+class CancelFetch(Record, tag=41):
+    """Process to node: the fetch is no longer wanted (a get timed out)."""
+
+    object: ObjectId
+
+
+class FreeObjects(Record, tag=42):
+    """Owner to every node that holds a copy: nobody can name these any more."""
+
+    objects: list[ObjectId]
+
+
+class ObjectAt(Record, tag=43):
+    """Node to owner: a copy came to be here, or is gone from here."""
+
+    object: ObjectId
+    node: Address
+    present: bool
+
+
+class Blocked(Record, tag=44):
+    """Worker to node: my task waits in ``get``; lend its CPUs out."""
+
+
+class Unblocked(Record, tag=45):
+    """Worker to node: my task goes on."""
+
+
+class LogLines(Record, tag=46):
+    """Node to driver: lines that a worker of its job printed. ``error`` tells stderr from stdout."""
+
+    pid: int
+    host: str
+    error: bool
+    name: str
+    lines: list[str]
+
+
+class Leave(Record, tag=47):
+    """Driver to node: the job ends; stop what belongs to it."""
+
+
+class Stop(Record, tag=48):
+    """Node to worker: exit in good order. Anyone with the token to a node or the head: stop everything."""
+
+
+# --------------------------------------------------------------------------- node <-> head
+
+
+class NodeInfo(Record):
+    """A node as the head and the other nodes know it."""
+
+    address: Address
+    hostname: str
+    pid: int
+    total: Resources
+    free: Resources
+    labels: dict[str, str] = {}
+    queued: int = 0
+    store_bytes: int = 0
+    store_used: int = 0
+    spilled_bytes: int = 0
+    workers: int = 0
+    alive: bool = True
+    reason: str = ""
+
+
+class JoinCluster(Record, tag=60):
+    """Node to head: take me in."""
+
+    info: NodeInfo
+
+
+class Joined(Record, tag=61):
+    """Head to node: you are in; these are the others."""
+
+    nodes: list[NodeInfo]
+
+
+class NodeChanged(Record, tag=62):
+    """Node to head, and head to every other node: what is free there now; or, not alive, that it is gone."""
+
+    info: NodeInfo
+
+
+class JobStarted(Record, tag=63):
+    """Node to head to every node: a driver is up. Nodes need its import path before they run its tasks."""
+
+    job: JobId
+    driver: Address
+    pid: int
+    python_path: list[str]
+    cwd: str
+    log_to_driver: bool
+    entrypoint: str = ""
+
+
+class JobEnded(Record, tag=64):
+    """Node to head to every node: the driver is gone; its workers, leases and objects go too."""
+
+    job: JobId
+
+
+class ProcessLost(Record, tag=65):
+    """Node to head to every node: a worker is gone; what it owned is of no use to anyone."""
+
+    process: ProcessId
+
+
+class Describe(Record, tag=66):
+    """Anyone to head: what is the state of the cluster?"""
+
+    request: int
+
+
+class Description(Record, tag=67):
+    """Head: the nodes and jobs."""
+
+    request: int
+    nodes: list[NodeInfo]
+    jobs: list[JobStarted]
+
+
+class DescribeNode(Record, tag=68):
+    """Anyone to node: what is in you? (for tests, ``status`` and debugging)"""
+
+    request: int
+
+
+class NodeDescription(Record, tag=69):
+    """Node: counts of what it holds."""
+
+    request: int
+    info: NodeInfo
+    counts: dict[str, int]
+
+
+Message: TypeAlias = (
+    DefineFunction
+    | PushTask
+    | TaskDone
+    | TaskReturned
+    | TaskStarted
+    | CancelTask
+    | Locate
+    | Located
+    | Release
+    | Provide
+    | Introduce
+    | Gone
+    | RequestLease
+    | LeaseGranted
+    | LeaseRedirected
+    | LeaseRefused
+    | ReturnLease
+    | LeaseWanted
+    | LeaseEnded
+    | StillQueued
+    | Register
+    | Registered
+    | AssignJob
+    | CreateObject
+    | ObjectCreated
+    | SealObject
+    | AbortObject
+    | FetchObject
+    | ObjectReady
+    | ObjectMissing
+    | UnpinObject
+    | CancelFetch
+    | FreeObjects
+    | ObjectAt
+    | Blocked
+    | Unblocked
+    | LogLines
+    | Leave
+    | Stop
+    | JoinCluster
+    | Joined
+    | NodeChanged
+    | JobStarted
+    | JobEnded
+    | ProcessLost
+    | Describe
+    | Description
+    | DescribeNode
+    | NodeDescription
+)
+
+
+class Wire:
+    """The two codecs, built once: building a decoder of the whole union costs 2 ms."""
+
+    encode: ClassVar = msgspec.msgpack.Encoder().encode
+    decode: ClassVar = msgspec.msgpack.Decoder(list[Message]).decode

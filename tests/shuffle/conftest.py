@@ -1,0 +1,108 @@
+"""A cluster made of nothing, for tests of the strategies: tasks run when somebody waits for them.
+
+It stands in for the public names that the shuffle uses, remembers the greatest number of tasks
+that were submitted and not yet waited for, and hands out arguments read-only, as the runtime does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import freehold as fh
+
+
+@dataclass(eq=False)
+class Ref:
+    value: Any = None
+    task: Any = None
+
+
+@dataclass
+class Fake:
+    """Refs and tasks of one process. ``order`` picks which pending ref a wait completes."""
+
+    cpus: int = 2
+    store_bytes: int = 1 << 30
+    last_first: bool = False
+    in_flight: int = 0
+    most_in_flight: int = 0
+    submitted: list[str] = field(default_factory=list)
+    options: Any = None
+    cancelled: int = 0
+
+    def remote(self, function: Any) -> Any:
+        def options(num_returns: int = 1, name: str = "", **_: Any) -> Any:
+            def submit(*args: Any) -> Any:
+                self.submitted.append(name)
+                self.in_flight += 1
+                self.most_in_flight = max(self.most_in_flight, self.in_flight)
+                refs = [Ref() for _ in range(num_returns)]
+                for ref in refs:
+                    ref.task = (function, args, refs)
+                return refs if num_returns > 1 else refs[0]
+
+            return SimpleNamespace(remote=submit)
+
+        return SimpleNamespace(options=options)
+
+    def put(self, value: Any) -> Ref:
+        return Ref(value)
+
+    def run(self, ref: Ref) -> Any:
+        if ref.task is None:
+            return ref.value
+        function, args, refs = ref.task
+        values = [self.run(arg) if isinstance(arg, Ref) else arg for arg in args]
+        result = function(*values)
+        made = list(result) if inspect.isgenerator(result) else [result]
+        assert len(made) == len(refs)
+        for made_ref, value in zip(refs, made, strict=True):
+            if isinstance(value, np.ndarray):
+                value = value.copy()
+                value.flags.writeable = False
+            made_ref.value, made_ref.task = value, None
+        return ref.value
+
+    def wait(self, refs: list[Ref], num_returns: int, fetch_local: bool) -> Any:
+        assert num_returns == 1
+        assert not fetch_local
+        chosen = refs[-1 if self.last_first else 0]
+        with suppress(Exception):  # an error is raised by get, not by wait
+            self.run(chosen)
+        self.in_flight -= 1
+        return [chosen], [ref for ref in refs if ref is not chosen]
+
+    def get(self, refs: list[Ref]) -> list[Any]:
+        return [self.run(ref) for ref in refs]
+
+    def cancel(self, ref: Ref) -> None:
+        self.cancelled += 1
+
+    def nodes(self) -> list[dict[str, Any]]:
+        resources = {"CPU": float(self.cpus), "object_store_memory": float(self.store_bytes)}
+        return [{"NodeID": "here", "Alive": True, "Resources": resources}]
+
+    def init(self, **options: Any) -> None:
+        self.options = options
+
+    def shutdown(self) -> None:
+        self.options = None
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Replace the public names that the shuffle calls."""
+    cluster = Fake()
+    for name in "remote put wait get cancel nodes get_runtime_context init shutdown".split():
+        monkeypatch.setattr(fh, name, getattr(cluster, name), raising=False)
+    return cluster

@@ -1,0 +1,128 @@
+"""The sort on real processes: exact bytes, through spilling, on several nodes, past a death."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import freehold as fh
+from freehold.shuffle import files, gensort, jobs, records, simple, sort
+from freehold.shuffle.records import KEY
+from freehold.testing import Cluster
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[None]:
+    """Two CPUs and a store that the data below does not fit in."""
+    fh.init(num_cpus=2, object_store_memory=64 << 20)
+    yield
+    fh.shutdown()
+
+
+def in_order(folder: Path) -> bytes:
+    """What the sort of a folder must give, from one stable sort in memory."""
+    data = b"".join(path.read_bytes() for path in files.record_files(folder))
+    block = records.as_block(data)
+    keys = np.ascontiguousarray(block[:, :KEY]).view("V10").ravel().tolist()
+    return block[sorted(range(len(keys)), key=keys.__getitem__)].tobytes()
+
+
+def read_parts(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in files.record_files(folder))
+
+
+@pytest.mark.parametrize("skew", [False, True])
+def test_more_than_the_store_holds_is_sorted_exactly(
+    local: None, tmp_path: Path, skew: bool
+) -> None:
+    """Goal: right through spilling, for even and skewed keys. Method: generate 100 MB by tasks,
+    sort with 64 MiB of store, compare every byte with a sort in memory; then check by tasks.
+    """
+    jobs.generate(tmp_path / "in", 1_000_000, 3, skew=skew)
+    report = sort.sort(tmp_path / "in", tmp_path / "out")
+    assert read_parts(tmp_path / "out") == in_order(tmp_path / "in")
+    assert sum(report.tasks["map"].values()) == report.blocks
+    assert sum(report.tasks["reduce"].values()) == report.partitions
+    verdict = jobs.check(tmp_path / "out")
+    assert verdict.summary.in_order
+    assert verdict.summary.same_records(jobs.check(tmp_path / "in").summary)
+
+
+def test_equal_keys_keep_their_order(local: None, tmp_path: Path) -> None:
+    """Goal: stable and bounded for one key. Method: 200,000 records; output equals input, and no
+    part is above 1.5 shares.
+    """
+    (tmp_path / "in").mkdir()
+    block = gensort.records(0, 200_000)
+    block[:, :KEY] = 9
+    block.tofile(tmp_path / "in" / "all")
+    sort.sort(tmp_path / "in", tmp_path / "out", partitions=10)
+    assert read_parts(tmp_path / "out") == block.tobytes()
+    sizes = [path.stat().st_size for path in files.record_files(tmp_path / "out")]
+    assert max(sizes) <= 1.5 * block.nbytes / 10
+
+
+def test_bad_input_is_told_before_anything_runs(local: None, tmp_path: Path) -> None:
+    """Goal: the error of a driver and of a task are both RecordFileError and name the file.
+    Method: a torn file at planning; a file that is cut short behind the plan's back.
+    """
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "torn"
+    path.write_bytes(bytes(150))
+    with pytest.raises(files.RecordFileError, match="torn holds 150 bytes"):
+        sort.sort(tmp_path / "in", tmp_path / "out")
+    gensort.records(0, 10).tofile(path)
+    (piece,) = files.slices([path], 100)
+    path.write_bytes(bytes(300))
+    bounds = np.zeros(0, dtype=records.BOUNDARY)
+    with pytest.raises(files.RecordFileError, match="was cut short while the job ran"):
+        list(simple.shuffle([piece], sort.map_slice, [path], sort.reduce_runs, shared=[bounds]))
+
+
+def double_parts(block: np.ndarray[Any, Any], parts: int) -> Iterator[Any]:
+    for part in np.array_split(block, parts):
+        yield 2 * part
+    yield os.getpid()
+
+
+def total_or_die(marker: Path, *parts: np.ndarray[Any, Any]) -> float:
+    """Sum the parts; the first call for each marker is killed half-way, as by the system."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(sum(part.sum() for part in parts))
+
+
+def test_a_task_that_is_killed_runs_again(local: None, tmp_path: Path) -> None:
+    """Goal: a death costs a retry and nothing else. Method: every reducer kills its own process
+    the first time; parts of 400 KB lie in the store meanwhile; sums must be exact.
+    """
+    blocks = [np.full(150_000, i, dtype=np.float64) for i in range(4)]
+    markers = [tmp_path / f"died-{r}" for r in range(3)]
+    notes = list(simple.shuffle(blocks, double_parts, markers, total_or_die, shared=[3]))
+    assert notes[4:] == [2 * 50_000 * (0 + 1 + 2 + 3)] * 3
+    assert all(marker.exists() for marker in markers)
+
+
+def test_several_nodes_share_the_work(tmp_path: Path) -> None:
+    """Goal: parts cross between nodes and both nodes work. Method: two nodes of one CPU; 60 MB;
+    exact bytes; each node ran maps and reduces.
+    """
+    with Cluster(nodes=2, num_cpus=1, object_store_memory=128 << 20) as cluster:
+        fh.init(address=cluster.address)
+        try:
+            jobs.generate(tmp_path / "in", 600_000, 2)
+            report = sort.sort(tmp_path / "in", tmp_path / "out")
+        finally:
+            fh.shutdown()
+    assert read_parts(tmp_path / "out") == in_order(tmp_path / "in")
+    assert len(report.tasks["map"]) == 2
+    assert len(report.tasks["reduce"]) == 2
