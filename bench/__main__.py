@@ -85,8 +85,11 @@ def _measure(chosen: Iterable[str], field: list[str], rounds: int, out: Path) ->
 
         def note(one: Measurement) -> None:
             write(asdict(one))
-            words = one.error or " ".join(f"{k}={report.number(v)}" for k, v in one.values.items())
-            click.echo(f"{one.figure} {one.round + 1}/{rounds} {one.engine}: {words}", err=True)
+            words = " ".join(f"{k}={report.number(v)}" for k, v in one.values.items())
+            words += f" failed: {one.error}" if one.error else ""
+            click.echo(
+                f"{one.figure} {one.round + 1}/{rounds} {one.engine}: {words.strip()}", err=True
+            )
 
         write({"facts": machine.facts(sys.argv[1:])})
         for name in chosen:

@@ -1,12 +1,12 @@
 """Freehold: distributed futures with ownership, in plain Python.
 
-    import freehold as fh
+import freehold as fh
 
-    @fh.remote
-    def square(x: int) -> int:
-        return x * x
+@fh.remote
+def square(x: int) -> int:
+    return x * x
 
-    print(fh.get([square.remote(i) for i in range(10)]))
+print(fh.get([square.remote(i) for i in range(10)]))
 """
 
 from freehold import errors

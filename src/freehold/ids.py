@@ -1,13 +1,14 @@
 """Identifiers: plain bytes under distinct static types.
 
-An id is a value, never a handle: two equal ids name the same thing for ever. They are raw ``bytes`` because
-they are made, hashed and sent by the hundred thousand (a wrapper class costs 0.2 us each to build and hash).
+An id is a value, never a handle: two equal ids name the same thing for ever. They are raw
+``bytes`` because they are made, hashed and sent by the hundred thousand (a wrapper class costs
+0.2 us each to build and hash).
 
-* ``ProcessId``, ``NodeId``, ``JobId``: 8 random bytes. A restarted process is a new id, so an id is also an
-  incarnation: what an old incarnation says can never be taken for the new one.
-* ``TaskId``: 16 bytes, derived from what the task *is* (see :func:`child_task_id`).
-* ``ObjectId``: the task's 16 bytes and a 4-byte index. Returns count from 0; values of ``put`` count from
-  ``PUT_BASE``, so the two can never meet.
+* ``ProcessId``, ``NodeId``, ``JobId``: 8 random bytes. A restarted process is a new id, so an id
+is also an incarnation: what an old incarnation says can never be taken for the new one. *
+``TaskId``: 16 bytes, derived from what the task *is* (see :func:`child_task_id`). * ``ObjectId``:
+the task's 16 bytes and a 4-byte index. Returns count from 0; values of ``put`` count from
+``PUT_BASE``, so the two can never meet.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def task_of(object_id: ObjectId) -> TaskId:
 def child_task_id(parent: TaskId, function: FunctionId, args: bytes, occurrence: int) -> TaskId:
     """The id of a task submitted by ``parent``.
 
-    It depends only on the parent, the function, the serialised arguments and how many equal calls the parent
-    made before, so a re-run of the parent gives its children their old names (DESIGN.md, "Life of y").
+    It depends only on the parent, the function, the serialised arguments and how many equal calls
+    the parent made before, so a re-run of the parent gives its children their old names
+    (DESIGN.md, "Life of y").
     """
     digest = blake2b(parent, digest_size=16)
     digest.update(function)

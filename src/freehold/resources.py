@@ -1,8 +1,8 @@
 """Resource vectors in fixed point: add, subtract, fit, and say what is missing.
 
-Quantities are integers of 1/10,000 (``UNIT``), so that ten tasks of ``num_cpus=0.1`` fill exactly one CPU;
-floats would leave 1e-17 of a CPU behind and never grant the tenth. A vector is a plain ``dict[str, int]``
-without zero entries: it travels in messages as it is.
+Quantities are integers of 1/10,000 (``UNIT``), so that ten tasks of ``num_cpus=0.1`` fill exactly
+one CPU; floats would leave 1e-17 of a CPU behind and never grant the tenth. A vector is a plain
+``dict[str, int]`` without zero entries: it travels in messages as it is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ Resources = dict[str, int]
 def quantity(name: str, value: object) -> int:
     """``value`` of resource ``name`` in fixed point.
 
-    Raises TypeError or ValueError, naming the resource, for anything but a number >= 0 of at most four decimals.
+    Raises TypeError or ValueError, naming the resource, for anything but a number >= 0 of at most
+    four decimals.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
-    if value != value or value < 0 or value in (float("inf"),):
+    if not 0 <= value < float("inf"):  # (a NaN fails both comparisons)
         raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
     fixed = round(value * UNIT)
     if value > 0 and fixed == 0:
@@ -42,7 +43,8 @@ def vector(
 ) -> Resources:
     """Build a vector from the options users write.
 
-    Args: numbers of CPUs and GPUs, bytes of memory, and a mapping of custom resource names to amounts.
+    Args: numbers of CPUs and GPUs, bytes of memory, and a mapping of custom resource names to
+    amounts.
     """
     amounts = {
         CPU: quantity("num_cpus", num_cpus),
@@ -50,8 +52,7 @@ def vector(
         MEMORY: quantity("memory", memory),
     }
     for name, value in (custom or {}).items():
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"a resource name must be a non-empty string, not {name!r}")
+        check_name(name)
         if name in RESERVED:
             option = {CPU: "num_cpus", GPU: "num_gpus", MEMORY: "memory"}[name]
             raise ValueError(f"use {option}= for {name!r}; resources= is for custom resources")
@@ -59,12 +60,15 @@ def vector(
     return {name: amount for name, amount in amounts.items() if amount}
 
 
+def check_name(name: object) -> None:
+    """Raise TypeError for what cannot name a resource."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a resource name must be a non-empty string, not {name!r}")
+
+
 def fits(request: Mapping[str, int], free: Mapping[str, int]) -> bool:
     """Whether ``free`` covers ``request``."""
-    for name, amount in request.items():
-        if amount > free.get(name, 0):
-            return False
-    return True
+    return all(amount <= free.get(name, 0) for name, amount in request.items())
 
 
 def subtract(free: Resources, request: Mapping[str, int]) -> None:

@@ -1,7 +1,8 @@
-"""Clusters for tests and demonstrations: several nodes on this machine, to start, add, kill and remove.
+"""Clusters for tests and demonstrations: several nodes on this machine, to start, add, kill and
+remove.
 
-Each node is a real daemon with workers, a store and a TCP port of its own; between them everything goes over TCP, as
-between machines.
+Each node is a real daemon with workers, a store and a TCP port of its own; between them
+everything goes over TCP, as between machines.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ class ClusterNode:
 class Cluster:
     """Several nodes on this machine, with a head of their own; a context manager.
 
-    Args:
-        nodes: how many to start with; the head runs beside the first.
-        num_cpus, object_store_memory, and the others: what each node offers, as for ``freehold.init``.
+    Args: nodes: how many to start with; the head runs beside the first. num_cpus,
+    object_store_memory, and the others: what each node offers, as for ``freehold.init``.
 
-    Programs connect with ``freehold.init(address=cluster.address)``, through the node that has been up longest.
+    Programs connect with ``freehold.init(address=cluster.address)``, through the node that has
+    been up longest.
     """
 
     def __init__(

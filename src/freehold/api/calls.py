@@ -19,14 +19,14 @@ def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a reference, or the values of a list of them, in order.
 
-    Waits until they are there. Large arrays are views of shared memory: read-only, and no copy. A value that failed
-    raises its error as soon as it is known, whatever the others do.
+    Waits until they are there. Large arrays are views of shared memory: read-only, and no copy. A
+    value that failed raises its error as soon as it is known, whatever the others do.
 
-    Args:
-        timeout: seconds to wait at most; 0 only looks. Inside a task, the task's CPU is lent out meanwhile.
+    Args: timeout: seconds to wait at most; 0 only looks. Inside a task, the task's CPU is lent
+    out meanwhile.
 
-    Raises: the task's own exception (which is also a TaskError), a system error from ``freehold.errors``, or
-    GetTimeoutError, which says what the value waits for.
+    Raises: the task's own exception (which is also a TaskError), a system error from
+    ``freehold.errors``, or GetTimeoutError, which says what the value waits for.
     """
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
@@ -44,8 +44,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
 def put(value: T) -> ObjectRef[T]:
     """Store a value and return a reference to it. This process owns it.
 
-    Raises TypeError for a reference (it names a value already), SerializationError for what cannot travel,
-    ObjectStoreFullError if there is no room and none comes free.
+    Raises TypeError for a reference (it names a value already), SerializationError for what
+    cannot travel, ObjectStoreFullError if there is no room and none comes free.
     """
     if isinstance(value, ObjectRef):
         raise TypeError("put() of an ObjectRef: it names a value already; pass it on as it is")
@@ -59,11 +59,12 @@ def wait(
     timeout: float | None = None,
     fetch_local: bool = True,
 ) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
-    """Wait until ``num_returns`` of the values are there; return (ready, not ready), each in the given order.
+    """Wait until ``num_returns`` of the values are there; return (ready, not ready), each in the
+    given order.
 
-    ``ready`` has at most ``num_returns`` entries, fewer only if the timeout (seconds) is over. A failed task counts as
-    ready. With ``fetch_local`` large values are brought to this machine before they count; without, it is enough
-    that they exist.
+    ``ready`` has at most ``num_returns`` entries, fewer only if the timeout (seconds) is over. A
+    failed task counts as ready. With ``fetch_local`` large values are brought to this machine
+    before they count; without, it is enough that they exist.
     """
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() takes a list of ObjectRefs, not one ObjectRef")
@@ -79,7 +80,9 @@ def wait(
     if not refs:
         return [], []
     if not 1 <= num_returns <= len(refs):
-        raise ValueError(f"num_returns must be between 1 and the {len(refs)} refs, not {num_returns}")
+        raise ValueError(
+            f"num_returns must be between 1 and the {len(refs)} refs, not {num_returns}"
+        )
     _check_timeout(timeout)
     found = session.connected().wait(refs, num_returns, timeout, fetch_local)
     ready: list[ObjectRef[T]] = []
@@ -93,9 +96,10 @@ def wait(
 def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Cancel the task that makes the value.
 
-    Queued: it never runs. Running: TaskCancelledError is raised in it, sleeps and blocking calls included. ``get`` then
-    raises TaskCancelledError. Finished: nothing happens. With ``force`` a running task's worker is killed; with
-    ``recursive`` the tasks that it submitted are cancelled too.
+    Queued: it never runs. Running: TaskCancelledError is raised in it, sleeps and blocking calls
+    included. ``get`` then raises TaskCancelledError. Finished: nothing happens. With ``force`` a
+    running task's worker is killed; with ``recursive`` the tasks that it submitted are cancelled
+    too.
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, not {_kind(ref)}")

@@ -38,7 +38,9 @@ KNOWN: Final = Options.__struct_fields__
 
 
 def checked(base: Options, given: Mapping[str, Any]) -> Options:
-    """``base`` with ``given`` on top. Raises TypeError or ValueError, naming the option, its value and what it takes."""
+    """``base`` with ``given`` on top. Raises TypeError or ValueError, naming the option, its
+    value and what it takes.
+    """
     for name in given:
         if name not in KNOWN:
             near = difflib.get_close_matches(name, KNOWN, 1)
@@ -78,4 +80,6 @@ def _exceptions(value: object) -> bool | tuple[type[BaseException], ...]:
         isinstance(item, type) and issubclass(item, BaseException) for item in value
     ):
         return tuple(value)
-    raise TypeError(f"retry_exceptions must be True, False or a list of exception types, not {value!r}")
+    raise TypeError(
+        f"retry_exceptions must be True, False or a list of exception types, not {value!r}"
+    )

@@ -14,15 +14,15 @@ from freehold.runtime.process import ObjectRef as BareRef
 if TYPE_CHECKING:
     from freehold.runtime.process import Process
 
-T = TypeVar("T", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 
-class ObjectRef(BareRef, Generic[T]):
+class ObjectRef(BareRef, Generic[T_co]):
     """A name of a value of type ``T`` that may not exist yet and may live on another machine.
 
-    Made by ``f.remote()`` and ``put``. Pass it to tasks (as an argument it arrives as the value, inside a container as the
-    reference), store it in values, return it. The value is freed when no reference is left anywhere. ``await ref`` gives
-    the value in any event loop.
+    Made by ``f.remote()`` and ``put``. Pass it to tasks (as an argument it arrives as the value,
+    inside a container as the reference), store it in values, return it. The value is freed when
+    no reference is left anywhere. ``await ref`` gives the value in any event loop.
     """
 
     __slots__ = ()
@@ -39,18 +39,18 @@ class ObjectRef(BareRef, Generic[T]):
         """The id of the task that returns or put the value, 32 hex digits."""
         return self._ref.object[:16].hex()
 
-    def future(self) -> concurrent.futures.Future[T]:
+    def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value, or of its error."""
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         process = self._process
         process.when_done(self, lambda: _resolver.put((process, self, future)))
         return future
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self._value().__await__()
 
-    async def _value(self) -> T:
+    async def _value(self) -> T_co:
         loop = asyncio.get_running_loop()
         ready = loop.create_future()
 

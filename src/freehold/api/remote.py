@@ -1,8 +1,9 @@
 """Remote functions: ``@freehold.remote`` and ``f.remote()``.
 
-``f.remote(*args)`` runs here, in the caller's thread, until the task is on its way: it serialises the arguments,
-replaces top-level references by slots, moves large arguments to the store, and hands the task to the owner core. It is
-the hot path of the whole system; what can be done once is done at decoration or at the first call.
+``f.remote(*args)`` runs here, in the caller's thread, until the task is on its way: it serialises
+the arguments, replaces top-level references by slots, moves large arguments to the store, and
+hands the task to the owner core. It is the hot path of the whole system; what can be done once is
+done at decoration or at the first call.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import (
     Final,
     Generic,
     ParamSpec,
+    Protocol,
     TypeVar,
     cast,
     overload,
@@ -92,14 +94,17 @@ class RemoteFunction(Generic[P, R]):
     @overload
     def options(self, **options: Any) -> RemoteFunction[P, R]: ...
     def options(self, **options: Any) -> Any:
-        """The same function with other options, for one call or to keep. Names and meanings as in ``remote``."""
+        """The same function with other options, for one call or to keep. Names and meanings as in
+        ``remote``.
+        """
         other = RemoteFunction(self._function, checked(self._options, options))
         other._prepared = self._prepared
         other._process = self._process
         other._captured = self._captured
         return other
 
-    # References may stand for any of the first four positional arguments; a checker sees that through these.
+    # References may stand for any of the first four positional arguments; a checker sees that
+    # through these.
     @overload
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
     @overload
@@ -140,11 +145,13 @@ class RemoteFunction(Generic[P, R]):
         *args: Q.args,
         **kwargs: Q.kwargs,
     ) -> ObjectRef[R]: ...
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit a task; return a reference to its result at once (a list of them if ``num_returns`` is not 1).
+    def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # mypy: Concatenate
+        """Submit a task; return a reference to its result at once (a list of them if
+        ``num_returns`` is not 1).
 
-        Arguments that are references arrive as their values; references inside containers stay references. Raises
-        TypeError for arguments that do not fit the function, SerializationError for those that cannot travel.
+        Arguments that are references arrive as their values; references inside containers stay
+        references. Raises TypeError for arguments that do not fit the function,
+        SerializationError for those that cannot travel.
         """
         least, most = self._arity
         if kwargs or not least <= len(args) <= most:
@@ -246,19 +253,24 @@ class RemoteFunction(Generic[P, R]):
     def __getstate__(self) -> tuple[Any, ...]:
         return (self._function, self._options)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[Callable[P, R], Options]) -> None:
+        RemoteFunction.__init__(self, *state)
 
     def __repr__(self) -> str:
         return f"<remote function {self._name()}>"
 
 
-class ManyReturns(RemoteFunction[P, Any]):
+class ManyReturns(Protocol[P]):
     """A remote function with ``num_returns`` other than 1, as a type checker sees it."""
 
-    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:  # type: ignore[override]
+    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:
         """Submit a task; return one reference per return value."""
-        raise NotImplementedError  # never made: ``options`` returns a RemoteFunction
+
+    def options(self, **options: Any) -> ManyReturns[P]:
+        """The same with other options."""
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Run the function here and now."""
 
 
 def _slotted(
@@ -295,7 +307,7 @@ class _Decorator:
 class _ManyDecorator(_Decorator):
     """The same with ``num_returns``, as a type checker sees it."""
 
-    def __call__(self, function: Callable[P, R]) -> ManyReturns[P]:  # type: ignore[override]
+    def __call__(self, function: Callable[P, R]) -> ManyReturns[P]:
         raise NotImplementedError  # never made
 
 
@@ -325,16 +337,14 @@ def remote(**options: Any) -> _Decorator: ...
 def remote(function: Any = None, /, **options: Any) -> Any:
     """Turn a function into a remote function: ``@remote``, or ``@remote(num_cpus=2)`` with options.
 
-    Args:
-        num_returns: how many values the function returns, each under a reference of its own (default 1). With n
-            other than 1 the function returns, or yields, exactly n values.
-        num_cpus, num_gpus: what a call needs to run (default 1 and 0); fractions down to 0.0001.
-        memory: bytes that a call reserves, for placement.
-        resources: amounts of custom resources.
-        max_retries: how often a task is run again when its worker dies (default 3; -1: without end; 0: a task that
-            may not run twice).
-        retry_exceptions: run it again also when it raises: True, or a list of exception types. Counts as a retry.
-        name: what to call the tasks in messages, instead of the function's name.
+    Args: num_returns: how many values the function returns, each under a reference of its own
+    (default 1). With n other than 1 the function returns, or yields, exactly n values. num_cpus,
+    num_gpus: what a call needs to run (default 1 and 0); fractions down to 0.0001. memory: bytes
+    that a call reserves, for placement. resources: amounts of custom resources. max_retries: how
+    often a task is run again when its worker dies (default 3; -1: without end; 0: a task that may
+    not run twice). retry_exceptions: run it again also when it raises: True, or a list of
+    exception types. Counts as a retry. name: what to call the tasks in messages, instead of the
+    function's name.
 
     Raises TypeError or ValueError for an unknown option or a value that it cannot take.
     """

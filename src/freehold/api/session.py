@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,19 +11,19 @@ from typing import Any
 from freehold import resources as amounts
 from freehold.errors import AlreadyInitializedError, NotInitializedError
 from freehold.ids import short
-from freehold.resources import CPU, GPU, MEMORY, UNIT
 from freehold.runtime import current, launch, machine, noded, places
 from freehold.runtime.driver import Driver
 from freehold.runtime.headd import head_address
-from freehold.runtime.process import Process, read_node_file
+from freehold.runtime.process import Process
 from freehold.wire.messages import Describe, Description, NodeInfo
 
-log = logging.getLogger("freehold")
 _starting = threading.Lock()
 
 
 class Session(dict[str, Any]):
-    """What ``init`` returns: the cluster's address and this node's id; a context manager that shuts down at its end."""
+    """What ``init`` returns: the cluster's address and this node's id; a context manager that
+    shuts down at its end.
+    """
 
     def __enter__(self) -> Session:
         return self
@@ -51,20 +50,19 @@ def init(
 ) -> Session:
     """Connect this program to a cluster, or start one on this machine.
 
-    Args:
-        address: HOST:PORT of a head whose cluster has a node on this machine; "auto" for any such cluster; "local" for a
-            new one in any case. None: $FREEHOLD_ADDRESS if set, else a new one, which ends with this program.
-        num_cpus, num_gpus, memory, resources, labels: what the new node offers (default: what the machine has).
-        object_store_memory: bytes of shared memory for values (default: 30 % of the machine's memory). Only what is
-            used is taken.
-        spill_folders, spill_quota: where values go when that is full, and how many bytes at most.
-        namespace: of names made by this program.
-        log_to_driver: print what workers print.
-        ignore_reinit_error: do nothing if already connected, instead of raising AlreadyInitializedError.
-        infeasible_grace: seconds after which a task that no node can ever run fails with UnschedulableError.
+    Args: address: HOST:PORT of a head whose cluster has a node on this machine; "auto" for any
+    such cluster; "local" for a new one in any case. None: $FREEHOLD_ADDRESS if set, else a new
+    one, which ends with this program. num_cpus, num_gpus, memory, resources, labels: what the new
+    node offers (default: what the machine has). object_store_memory: bytes of shared memory for
+    values (default: 30 % of the machine's memory). Only what is used is taken. spill_folders,
+    spill_quota: where values go when that is full, and how many bytes at most. namespace: of
+    names made by this program. log_to_driver: print what workers print. ignore_reinit_error: do
+    nothing if already connected, instead of raising AlreadyInitializedError. infeasible_grace:
+    seconds after which a task that no node can ever run fails with UnschedulableError.
 
-    Raises ValueError for options that only a new node could honour, given with an existing cluster's address;
-    ClusterUnreachableError if there is no such cluster or the new one does not come up.
+    Raises ValueError for options that only a new node could honour, given with an existing
+    cluster's address; ClusterUnreachableError if there is no such cluster or the new one does not
+    come up.
     """
     with _starting:
         if current.process() is not None:
@@ -148,12 +146,14 @@ def _described(process: Process) -> Session:
     return Session(
         address=f"{process.head.host}:{process.head.port}",
         node_id=process.node.node.hex(),
-        session=str(getattr(process, "started", None) and process.started.folder.parent or ""),
+        session=str(process.session),
     )
 
 
 def shutdown() -> None:
-    """Leave the cluster; if ``init`` started it, stop it. References made before are dead. Harmless when not connected."""
+    """Leave the cluster; if ``init`` started it, stop it. References made before are dead.
+    Harmless when not connected.
+    """
     with _starting:
         process = current.process()
         if isinstance(process, Driver):
@@ -168,7 +168,9 @@ def is_initialized() -> bool:
 
 
 def connected() -> Process:
-    """The process core; starts a local cluster if there is none yet (``init()`` with no arguments)."""
+    """The process core; starts a local cluster if there is none yet (``init()`` with no
+    arguments).
+    """
     process = current.process()
     if process is None:
         init()
@@ -186,7 +188,9 @@ def _cluster() -> Description:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The nodes of the cluster, also those that have gone: one dict each, with Ray's keys where they make sense."""
+    """The nodes of the cluster, also those that have gone: one dict each, with Ray's keys where
+    they make sense.
+    """
     return [_node(info) for info in _cluster().nodes]
 
 
@@ -279,6 +283,3 @@ class RuntimeContext:
 def get_runtime_context() -> RuntimeContext:
     """Where this code runs: ids of job, node, worker and task."""
     return RuntimeContext(connected())
-
-
-_ = (CPU, GPU, MEMORY, UNIT, read_node_file, log)

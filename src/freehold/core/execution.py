@@ -1,11 +1,12 @@
 """Execution: the tasks that lie at a worker, and which of them may run next.
 
-A pushed task first waits until the references in it have been introduced (``ownership``) and its stored arguments are
-here (``fetching``); then it is ready, and the thread that runs user code takes it. Tasks run in the order in which
-they became ready.
+A pushed task first waits until the references in it have been introduced (``ownership``) and its
+stored arguments are here (``fetching``); then it is ready, and the thread that runs user code
+takes it. Tasks run in the order in which they became ready.
 
-A worker whose task blocks in ``get`` or runs for long gives the tasks behind it back to their owners
-(``give_back``): any of them might be what the blocked task waits for, and none should wait behind a slow one.
+A worker whose task blocks in ``get`` or runs for long gives the tasks behind it back to their
+owners (``give_back``): any of them might be what the blocked task waits for, and none should wait
+behind a slow one.
 
 A task is answered exactly once per attempt, by TaskDone or TaskReturned.
 """
@@ -64,6 +65,7 @@ class Execution:
         self.ready: deque[Run] = deque()
         self.functions: dict[FunctionId, DefineFunction] = {}
         self.current: Run | None = None
+        self.slow = False  # the current task has been at it for a while: nothing may wait behind it
         self.cancelled_error: Callable[[Run], bytes]
         self.interrupt: Callable[[Run], None]
         self.exit_now: Callable[[Run], None]
@@ -120,8 +122,11 @@ class Execution:
         return run
 
     def finished(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
-        """User code has ended: answer the owner. References in the results are handed to it first."""
+        """User code has ended: answer the owner. References in the results are handed to it
+        first.
+        """
         self.current = None
+        self.slow = False
         submitter = run.submitter
         for value in results:
             for ref in value.contains:
@@ -142,9 +147,7 @@ class Execution:
         for run in list(self.runs.values()):
             if not run.begun:
                 self.abandon(run)
-                self.world.send(
-                    run.submitter, TaskReturned(run.message.task, run.message.attempt)
-                )
+                self.world.send(run.submitter, TaskReturned(run.message.task, run.message.attempt))
 
     def abandon(self, run: Run) -> None:
         """A task that will not run here: release what was fetched for it."""

@@ -1,8 +1,10 @@
-"""Fetching: values from the stores of nodes into the hands of this process, and the waits of ``get`` and ``wait``.
+"""Fetching: values from the stores of nodes into the hands of this process, and the waits of
+``get`` and ``wait``.
 
-A stored value is read in place: this process asks its own node for the object (``FetchObject``), the node brings it
-to this machine if need be, pins it and answers with its offset in the shared arena. One pin at the node stands for
-all views in this process; when the last view is gone the pin is returned.
+A stored value is read in place: this process asks its own node for the object (``FetchObject``),
+the node brings it to this machine if need be, pins it and answers with its offset in the shared
+arena. One pin at the node stands for all views in this process; when the last view is gone the
+pin is returned.
 
 If the nodes that were thought to have the object do not, the owner is asked again, naming them.
 """
@@ -64,7 +66,9 @@ class Fetching:
         self.world = world
         self.node = node
         self.locals: dict[ObjectId, Local] = {}
-        self.missing: Callable[[ObjectId, Address, Sequence[NodeId]], None]  # the role's: ask the owner
+        self.missing: Callable[
+            [ObjectId, Address, Sequence[NodeId]], None
+        ]  # the role's: ask the owner
         self.full: Callable[[str], bytes]  # the role's: the shipped form of "no room here"
 
     def fetch(
@@ -144,8 +148,8 @@ class Fetching:
 class Get:
     """One ``get``: done when every value is at hand, or when one turns out to be an error.
 
-    ``found``: offset and size in the arena of the stored values, each pinned once for this get. ``failed``: the
-    first error among the values. ``done``: nothing more to wait for.
+    ``found``: offset and size in the arena of the stored values, each pinned once for this get.
+    ``failed``: the first error among the values. ``done``: nothing more to wait for.
     """
 
     __slots__ = ("done", "failed", "fetching", "found", "ownership", "pending", "wake")
@@ -216,7 +220,9 @@ class Get:
             self.wake()
 
     def close(self) -> None:
-        """Stop waiting (timeout, or an error came first). Pins already given stay with ``found``."""
+        """Stop waiting (timeout, or an error came first). Pins already given stay with
+        ``found``.
+        """
         self.done = True
         for object_id in self.pending:
             entry = self.ownership.entries.get(object_id)
@@ -227,7 +233,9 @@ class Get:
 
 
 class Wait:
-    """One ``wait``: done when ``needed`` of the objects are finished, and here if ``fetch`` asks for it."""
+    """One ``wait``: done when ``needed`` of the objects are finished, and here if ``fetch`` asks
+    for it.
+    """
 
     __slots__ = ("done", "fetching", "needed", "ownership", "pending", "ready", "wake")
 
@@ -302,7 +310,9 @@ class Wait:
 
 
 class Creation:
-    """Room asked for in this node's store. ``offset`` is where to write; negative: refused, see ``reason``."""
+    """Room asked for in this node's store. ``offset`` is where to write; negative: refused, see
+    ``reason``.
+    """
 
     __slots__ = ("done", "offset", "reason", "wake")
 

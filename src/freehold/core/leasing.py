@@ -1,21 +1,25 @@
-"""Leasing, the owner's side: which worker runs which task, and how many tasks are on their way to it.
+"""Leasing, the owner's side: which worker runs which task, and how many tasks are on their way to
+it.
 
-Tasks of the same *shape* (resources and preferred node) share a queue and leases. A lease is a worker that a node
-has granted; it is reused while there is work and returned after a short hold. The life of one lease: requested ->
-(redirected ->)* granted -> idle <-> busy -> returned, or ended when its worker dies.
+Tasks of the same *shape* (resources and preferred node) share a queue and leases. A lease is a
+worker that a node has granted; it is reused while there is work and returned after a short hold.
+The life of one lease: requested -> (redirected ->)* granted -> idle <-> busy -> returned, or
+ended when its worker dies.
 
-How deep to fill a worker: tasks whose time in user code is known are pushed ahead until ``PIPELINE_MICROS`` of work
-lie at the worker, so that a 5 us function travels by the hundred and nothing waits behind a 1 s function. A function
-that was never measured counts as a full pipeline: its first task goes alone. A worker that turns out to be busy for
-long gives the tasks behind back (``on_returned``).
+How deep to fill a worker: tasks whose time in user code is known are pushed ahead until
+``PIPELINE_MICROS`` of work lie at the worker, so that a 5 us function travels by the hundred and
+nothing waits behind a 1 s function. A function that was never measured counts as a full pipeline:
+its first task goes alone. A worker that turns out to be busy for long gives the tasks behind back
+(``on_returned``).
 
-Who is to blame when a worker dies: if one task was on it, that one. If several were, nobody yet: all become
-*suspects* and run alone from then on, so that the next death names the culprit exactly and costs the innocent nothing
-of their retries. A task with ``max_retries=0`` is a suspect from the start: it may not run twice, so we must always
-know whether it has begun.
+Who is to blame when a worker dies: if one task was on it, that one. If several were, nobody yet:
+all become *suspects* and run alone from then on, so that the next death names the culprit exactly
+and costs the innocent nothing of their retries. A task with ``max_retries=0`` is a suspect from
+the start: it may not run twice, so we must always know whether it has begun.
 
-A worker's death reaches us twice: as the end of its stream (after its last results) and as its node's report of how
-it died. We act when both are in, or ``REPORT_PATIENCE`` after the stream's end.
+A worker's death reaches us twice: as the end of its stream (after its last results) and as its
+node's report of how it died. We act when both are in, or ``REPORT_PATIENCE`` after the stream's
+end.
 """
 
 from __future__ import annotations
@@ -40,16 +44,17 @@ from freehold.wire.messages import (
     TaskReturned,
 )
 
-#: Work that may lie at one worker: 5 ms hides the round trip and a thread switch (at most 5 ms under
-#: the interpreter lock) and is the longest that a short task can wait behind others.
+#: Work that may lie at one worker: 5 ms hides the round trip and a thread switch (at most 5 ms
+#: under the interpreter lock) and is the longest that a short task can wait behind others.
 PIPELINE_MICROS: Final = 5_000.0
-#: However short the tasks: 512 tasks of 80 bytes make a frame of 40 KiB, below a socket's send buffer.
+#: However short the tasks: 512 of 80 bytes make a frame of 40 KiB, below a socket's send buffer.
 PIPELINE_TASKS: Final = 512
 #: A measured task never counts for less: below this the messages cost more than the work.
 LEAST_MICROS: Final = 8.0
 #: Requests under way at once per shape: enough to start a machine's workers together.
 REQUESTS: Final = 16
-#: How long an idle lease is kept (seconds): loops that wait for each result reuse it; others get it soon.
+#: How long an idle lease is kept (seconds): loops that wait for each result reuse it, and others
+#: get it soon.
 HOLD: Final = 0.2
 #: How long to wait for the node's word on how a worker died (seconds).
 REPORT_PATIENCE: Final = 2.0
@@ -127,7 +132,9 @@ class Leasing(Placing):
         self.by_worker: dict[ProcessId, dict[LeaseId, Lease]] = {}
         self.known: dict[ProcessId, set[FunctionId]] = {}
         self.sweeper: Timer | None = None
-        self.worker_died: Callable[[Task, Death], None]  # the role's: retry or fail the one task to blame
+        self.worker_died: Callable[
+            [Task, Death], None
+        ]  # the role's: retry or fail the one task to blame
         self.unplaceable: Callable[[Task, str], None]  # the role's: no node can ever run it
 
     # ------------------------------------------------------------------ tasks in
@@ -169,11 +176,13 @@ class Leasing(Placing):
         return shape
 
     def room_for(self, task: Task, shape: Shape) -> Lease | None:
-        """A lease that can take the task now: an idle one, else the least loaded with room in its pipeline."""
+        """A lease that can take the task now: an idle one, else the least loaded with room in its
+        pipeline.
+        """
         if shape.idle:
             return next(iter(shape.idle.values()))
         if task.suspect or task.estimate >= PIPELINE_MICROS or len(shape.leases) > 64:
-            return None  # (past 64 busy leases scanning them costs more than queueing: replies pull from it)
+            return None  # (scanning more than 64 costs more than queueing, which replies pull from)
         best = None
         for lease in shape.leases.values():
             if self.has_room(lease, task) and (best is None or lease.load < best.load):
@@ -203,7 +212,9 @@ class Leasing(Placing):
         self.submission.push(task, lease.worker, lease.id, lease.known)
 
     def fill(self, lease: Lease) -> None:
-        """Push queued tasks to a worker with room: at most its share, so that one worker does not take all."""
+        """Push queued tasks to a worker with room: at most its share, so that one worker does not
+        take all.
+        """
         shape = lease.shape
         queue = shape.queue
         if queue:
@@ -277,10 +288,10 @@ class Leasing(Placing):
         task = shape.queue[0]
         target = shape.target or self.node
         for _ in range(wanted):
-            lease = LeaseId(self.world.new_id())
-            shape.requests[lease] = target
-            self.asked[lease] = shape
-            self.world.send(target, self.request(lease, shape, task, hops=0))
+            lease_id = LeaseId(self.world.new_id())
+            shape.requests[lease_id] = target
+            self.asked[lease_id] = shape
+            self.world.send(target, self.request(lease_id, shape, task, hops=0))
 
     def request(self, lease: LeaseId, shape: Shape, task: Task | None, hops: int) -> RequestLease:
         """The message that asks for a lease of this shape."""
@@ -386,13 +397,18 @@ class Leasing(Placing):
         self.task_left(task)
         task.attempt += 1
         self.enqueue(task)
-        if isinstance(lease, Lease) and lease.tasks:
-            lease.slow = True
+        if isinstance(lease, Lease):
+            if lease.tasks:
+                lease.slow = True
+            else:
+                self.refill(lease)  # or nobody would ever use it or give it back
 
     # ------------------------------------------------------------------ deaths
 
     def on_ended(self, message: LeaseEnded) -> None:
-        """The node's word on how a lease's worker died. Its stream may not have been drained yet."""
+        """The node's word on how a lease's worker died. Its stream may not have been drained
+        yet.
+        """
         lease = self.leases.get(message.lease)
         if lease is not None:
             lease.death = message.death
@@ -400,9 +416,7 @@ class Leasing(Placing):
             if lease.drained or not lease.tasks:
                 self.bury(lease)
             else:
-                self.world.call_at(
-                    self.world.now() + REPORT_PATIENCE, lambda: self.stop_waiting(lease)
-                )
+                self.await_other_sign(lease)
 
     def worker_drained(self, process: ProcessId) -> None:
         """A worker's stream has ended: nothing more will come from it."""
@@ -413,9 +427,11 @@ class Leasing(Placing):
             if lease.death is not None:
                 self.bury(lease)
             else:
-                self.world.call_at(
-                    self.world.now() + REPORT_PATIENCE, lambda lease=lease: self.stop_waiting(lease)
-                )
+                self.await_other_sign(lease)
+
+    def await_other_sign(self, lease: Lease) -> None:
+        """One of a death's two signs is in: give the other some time."""
+        self.world.call_at(self.world.now() + REPORT_PATIENCE, lambda: self.stop_waiting(lease))
 
     def stop_waiting(self, lease: Lease) -> None:
         """Half of a death's two signs has not come in time."""

@@ -1,7 +1,8 @@
 """Membership: which nodes make up the cluster, and which jobs run on it. The head's only knowledge.
 
-A node joins, reports what it has free, and is gone when its stream ends. Every report goes on to the other nodes. A
-node that is gone is gone for ever: its id is its incarnation, and one that comes back has a new one.
+A node joins, reports what it has free, and is gone when its stream ends. Every report goes on to
+the other nodes. A node that is gone is gone for ever: its id is its incarnation, and one that
+comes back has a new one.
 """
 
 from __future__ import annotations

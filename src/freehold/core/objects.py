@@ -1,17 +1,19 @@
 """Objects: what lies in one node's store, and who gets room when it is full.
 
-The life of an object: creating -> sealed -> (spilling -> spilled -> restoring -> sealed ->)* freed. A copy brought
-from another node begins as pulling instead. Bytes lie in the shared arena; this machine knows offsets, never bytes.
+The life of an object: creating -> sealed -> (spilling -> spilled -> restoring -> sealed ->)*
+freed. A copy brought from another node begins as pulling instead. Bytes lie in the shared arena;
+this machine knows offsets, never bytes.
 
-* ``primary``: made here, kept until the owner frees it. Copies brought from elsewhere are secondary: dropped without
-  asking when room is needed, as long as nobody has them pinned.
-* ``pins``: how often each local process (or a transfer to another node) was told where the bytes are. A pinned
-  object does not move.
-* When room is needed: drop unpinned secondary copies, least recently used first; else spill unpinned primaries, in
-  batches of at least ``FUSE_BYTES`` that become one file (papers: fusing is worth 12x at 100 KB objects); else the
-  one who needs room waits, first come first served. After ``PATIENCE`` without room it is refused, with the reason.
+* ``primary``: made here, kept until the owner frees it. Copies brought from elsewhere are
+secondary: dropped without asking when room is needed, as long as nobody has them pinned. *
+``pins``: how often each local process (or a transfer to another node) was told where the bytes
+are. A pinned object does not move. * When room is needed: drop unpinned secondary copies, least
+recently used first; else spill unpinned primaries, in batches of at least ``FUSE_BYTES`` that
+become one file (papers: fusing is worth 12x at 100 KB objects); else the one who needs room
+waits, first come first served. After ``PATIENCE`` without room it is refused, with the reason.
 
-A free that comes while the object is pinned or busy is remembered (``dying``) and done at the end of that.
+A free that comes while the object is pinned or busy is remembered (``dying``) and done at the end
+of that.
 """
 
 from __future__ import annotations
@@ -151,7 +153,7 @@ class Objects:
             self.refuse(
                 client,
                 message.object,
-                f"the object has {message.size:,} bytes, the store of this node {self.room.capacity:,}; "
+                f"the object has {message.size:,} bytes, this node's store {self.room.capacity:,}; "
                 "start the node with a larger object_store_memory or make smaller objects",
             )
             return
@@ -318,7 +320,9 @@ class Objects:
     # ------------------------------------------------------------------ room
 
     def need(self, stored: Stored, then: Callable[[Stored], None]) -> None:
-        """Room for ``stored``; then ``then``. In order: a big object must not starve behind small ones."""
+        """Room for ``stored``; then ``then``. In order: a big object must not starve behind small
+        ones.
+        """
         self.needs.append(Need(stored, then, self.world.now()))
         self.make_room()
 
@@ -353,7 +357,9 @@ class Objects:
         return False
 
     def evict_one(self) -> bool:
-        """Make room without writing: the least recently used object that is a secondary copy or also on disk."""
+        """Make room without writing: the least recently used object that is a secondary copy or
+        also on disk.
+        """
         for stored in self.table.values():
             if stored.state != SEALED or stored.pins:
                 continue
@@ -373,7 +379,9 @@ class Objects:
         stored.offset = -1
 
     def spill_some(self, wanted: int) -> bool:
-        """Write the least recently used primaries to disk, enough for a good file and for who waits."""
+        """Write the least recently used primaries to disk, enough for a good file and for who
+        waits.
+        """
         batch = []
         total = 0
         for stored in self.table.values():
@@ -413,7 +421,9 @@ class Objects:
             self.make_room()
 
     def watch(self) -> None:
-        """Nothing can be evicted or spilled now. Someone will unpin or free; if not in time, say so."""
+        """Nothing can be evicted or spilled now. Someone will unpin or free; if not in time, say
+        so.
+        """
         if self.patience is None and self.needs:
             wait = 0.0 if self.spill_error else PATIENCE
             self.patience = self.world.call_at(self.needs[0].since + wait, self.give_up)
@@ -446,8 +456,8 @@ class Objects:
         creating = sum(other.size for other in self.table.values() if other.state == CREATING)
         return (
             f"no room for {stored.size:,} bytes in a store of {self.room.capacity:,} for "
-            f"{PATIENCE:.0f} s: {pinned:,} bytes are being read and {creating:,} written by running "
-            "tasks; run fewer of them at a time, drop arrays sooner, or enlarge object_store_memory"
+            f"{PATIENCE:.0f} s: running tasks read {pinned:,} bytes and write {creating:,}; "
+            "run fewer of them at a time, drop arrays sooner, or enlarge object_store_memory"
         )
 
     # ------------------------------------------------------------------ ends

@@ -1,24 +1,27 @@
 """Ownership: who may name which object, what is known of its value, and when it is freed.
 
-Every process has one table with an :class:`Entry` per object it can name, whether it owns the object or has
-borrowed it. The owner's entry is the only truth about a value; a borrower's entry is a copy on request.
+Every process has one table with an :class:`Entry` per object it can name, whether it owns the
+object or has borrowed it. The owner's entry is the only truth about a value; a borrower's entry
+is a copy on request.
 
 The life of one reference through three processes:
 
-1. A makes it (``own``). A handle in user code, a pending task that uses it, or a live value that contains it
-   hold the entry (``handles``, ``pins``).
-2. A sends it to B (``hand_out``): it counts B *before* the message leaves. B's entry notes how often it was given
-   the reference (``received``); when B holds it no more, it sends ``Release`` with that count. A reference that
-   crosses a release on the way is thereby harmless: A's count for B has not reached zero.
-3. B sends it on to C: it tells A (``Provide``) and sends the reference at once. C may not let user code see it
-   until A's ``Introduce`` has arrived (``accept``): *count before name*. B's own release follows its Provide on
-   the same stream, so B need not pin anything meanwhile.
-4. B dies: its stream to A ends *after its last bytes*, so A has seen every Provide that B sent. A forgets B's count.
+1. A makes it (``own``). A handle in user code, a pending task that uses it, or a live value that
+contains it hold the entry (``handles``, ``pins``). 2. A sends it to B (``hand_out``): it counts B
+*before* the message leaves. B's entry notes how often it was given the reference (``received``);
+when B holds it no more, it sends ``Release`` with that count. A reference that crosses a release
+on the way is thereby harmless: A's count for B has not reached zero. 3. B sends it on to C: it
+tells A (``Provide``) and sends the reference at once. C may not let user code see it until A's
+``Introduce`` has arrived (``accept``): *count before name*. B's own release follows its Provide
+on the same stream, so B need not pin anything meanwhile. 4. B dies: its stream to A ends *after
+its last bytes*, so A has seen every Provide that B sent. A forgets B's count.
 
-An object is freed when its owner's entry has no handle, pin or holder. References inside a value are pinned by the
-entry that knows the value. What this file must not know: tasks, sockets, where bytes lie in memory.
+An object is freed when its owner's entry has no handle, pin or holder. References inside a value
+are pinned by the entry that knows the value. What this file must not know: tasks, sockets, where
+bytes lie in memory.
 
-Not done here (and said in docs/ownership.md): recovery of lost values, survival of an owner's death.
+Not done here (and said in docs/ownership.md): recovery of lost values, survival of an owner's
+death.
 """
 
 from __future__ import annotations
@@ -52,10 +55,11 @@ class Waiter(Protocol):
 class Entry:
     """What one process knows of one object.
 
-    ``owner`` is None when this process owns it. ``value`` is None until known. ``handles``: references in user
-    code. ``pins``: pending tasks and live values that need it. ``holders``: borrowers and how often they were given
-    the reference, less what they released (owner only). ``received``: how often we were given it since our last
-    release, ``owed``: introductions seen (+) or still expected (-) per giver (borrower only).
+    ``owner`` is None when this process owns it. ``value`` is None until known. ``handles``:
+    references in user code. ``pins``: pending tasks and live values that need it. ``holders``:
+    borrowers and how often they were given the reference, less what they released (owner only).
+    ``received``: how often we were given it since our last release, ``owed``: introductions seen
+    (+) or still expected (-) per giver (borrower only).
     """
 
     __slots__ = (
@@ -118,7 +122,9 @@ class Ownership:
         return Reference(object_id, self.entries[object_id].owner or self.world.address)
 
     def add_handle(self, ref: Reference) -> None:
-        """User code holds one more handle. The entry must exist: a name is counted before it is used."""
+        """User code holds one more handle. The entry must exist: a name is counted before it is
+        used.
+        """
         self.entries[ref.object].handles += 1
 
     def drop_handle(self, object_id: ObjectId) -> None:
@@ -142,7 +148,9 @@ class Ownership:
             self.collect(entry)
 
     def collect(self, entry: Entry) -> None:
-        """Free what nobody can name. A worklist, because a value may contain references to values that do."""
+        """Free what nobody can name. A worklist, because a value may contain references to values
+        that do.
+        """
         work = [entry]
         while work:
             entry = work.pop()
@@ -195,7 +203,9 @@ class Ownership:
         return value
 
     def take_in(self, contains: Iterable[Reference], giver: Address, gate: Gate) -> None:
-        """A message from ``giver`` carries these references: accept and pin each; ``gate`` counts the waits."""
+        """A message from ``giver`` carries these references: accept and pin each; ``gate`` counts
+        the waits.
+        """
         for ref in contains:
             self.accept(ref, giver, gate)
             self.pin(ref.object)
@@ -217,7 +227,8 @@ class Ownership:
     def accept(self, ref: Reference, giver: Address, gate: Gate) -> None:
         """``giver`` sent us ``ref``. If it does not own it, ``gate`` waits for the introduction.
 
-        The caller pins the reference at once, in the same event, so the entry cannot be collected in between.
+        The caller pins the reference at once, in the same event, so the entry cannot be collected
+        in between.
         """
         me = self.world.address.process
         if ref.owner.process == me:
@@ -248,7 +259,9 @@ class Ownership:
     # ------------------------------------------------------------------ events from the wire
 
     def on_introduce(self, message: Introduce) -> None:
-        """The owner has counted us for a reference from ``giver``, which may come before or after this."""
+        """The owner has counted us for a reference from ``giver``, which may come before or after
+        this.
+        """
         ref = message.ref
         entry = self.entries.get(ref.object)
         if entry is None:
@@ -333,7 +346,8 @@ class Ownership:
     def peer_lost(self, peer: ProcessId) -> list[Entry]:
         """A process has ended and its stream is drained. Returns our entries that it owned.
 
-        What it held is released. Gates that wait for introductions on its word stay shut; the caller fails them.
+        What it held is released. Gates that wait for introductions on its word stay shut; the
+        caller fails them.
         """
         orphans = []
         for entry in list(self.entries.values()):

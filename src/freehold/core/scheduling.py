@@ -1,16 +1,17 @@
 """Scheduling: which lease requests a node grants, and when; which it sends elsewhere, and where.
 
-A request is granted here if its resources are free; else it is redirected to a node that seems to have them free, else it
-waits in the queue. The queue is ordered by depth (a task's children before more of its siblings: otherwise a recursion
-would fill the node with blocked parents), then by arrival. A request that does not fit lets smaller ones pass, until it
-has waited ``PATIENCE``: then nothing that it could use is granted past it.
+A request is granted here if its resources are free; else it is redirected to a node that seems to
+have them free, else it waits in the queue. The queue is ordered by depth (a task's children
+before more of its siblings: otherwise a recursion would fill the node with blocked parents), then
+by arrival. A request that does not fit lets smaller ones pass, until it has waited ``PATIENCE``:
+then nothing that it could use is granted past it.
 
-What other nodes have is known from the head's reports and may be stale: a redirection takes its amount off our picture at
-once, a request is redirected at most ``MAX_HOPS`` times.
+What other nodes have is known from the head's reports and may be stale: a redirection takes its
+amount off our picture at once, a request is redirected at most ``MAX_HOPS`` times.
 
-Resources lent out: a worker that blocks in ``get`` lends its CPUs; when it goes on they are taken back at once, so that
-``free`` may be below zero for a while and nothing is granted until it is not. Waiting for the CPU instead could wait for
-ever on a task that waits for this one.
+Resources lent out: a worker that blocks in ``get`` lends its CPUs; when it goes on they are taken
+back at once, so that ``free`` may be below zero for a while and nothing is granted until it is
+not. Waiting for the CPU instead could wait for ever on a task that waits for this one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from freehold.wire.messages import (
 MAX_HOPS: Final = 8
 #: Seconds a request lets others pass.
 PATIENCE: Final = 5.0
-#: Seconds a request waits before holders of leases are asked for them, and how often that is looked at.
+#: Seconds a request waits before holders of leases are asked for them, and between such looks.
 ASK_AFTER: Final = 0.05
 #: Seconds after which a waiting owner is told why it waits.
 EXPLAIN_AFTER: Final = 1.0
@@ -137,7 +138,9 @@ class Scheduling:
         self.world.send(granted.wire.owner, LeaseGranted(lease, worker.address, worker.pid))
 
     def redirect(self, queued: Queued) -> bool:
-        """Send the request to a node where it fits now, or, if it can never fit here, to one where it can."""
+        """Send the request to a node where it fits now, or, if it can never fit here, to one
+        where it can.
+        """
         wire = queued.wire
         if wire.hops >= MAX_HOPS:
             return False
@@ -185,7 +188,9 @@ class Scheduling:
         )
 
     def infeasible(self, queued: Queued, now: float) -> None:
-        """No node is big enough. Nodes may still join; after the grace time the request is refused."""
+        """No node is big enough. Nodes may still join; after the grace time the request is
+        refused.
+        """
         reason = self.nearest_miss(queued.wire.resources)
         if queued.infeasible_since is None:
             queued.infeasible_since = now
@@ -198,21 +203,13 @@ class Scheduling:
     def nearest_miss(self, request: Resources) -> str:
         """Why no node fits, by the one that lacks least."""
         totals = [self.total, *(peer.total for peer in self.peers.values())]
-        lacks = [resources.missing(request, total) for total in totals]
-        nearest = min(
-            range(len(totals)),
-            key=lambda index: (len(lacks[index]), sum(lacks[index].values())),
+        nearest = min(totals, key=lambda total: _lack(request, total))
+        which = (
+            f"none of {len(totals)} nodes has it: the nearest" if len(totals) > 1 else "the node"
         )
-        count = f"none of {len(totals)} nodes" if len(totals) > 1 else "the only node"
-        verb = "has" if len(totals) > 1 else "lacks"
-        if len(totals) > 1:
-            return (
-                f"{resources.describe(request)} is needed, {count} {verb} it: the nearest has "
-                f"{resources.describe(totals[nearest])}, short of {resources.describe(lacks[nearest])}"
-            )
         return (
-            f"{resources.describe(request)} is needed, {count} has "
-            f"{resources.describe(totals[0])}, short of {resources.describe(lacks[0])}"
+            f"{resources.describe(request)} is needed; {which} has {resources.describe(nearest)}, "
+            f"short of {resources.describe(resources.missing(request, nearest))}"
         )
 
     def why(self, wire: RequestLease) -> str:
@@ -286,7 +283,9 @@ class Scheduling:
             resources.subtract(self.free, {CPU: granted.wire.resources.get(CPU, 0)})
 
     def forget_owner(self, owner: ProcessId) -> list[Worker]:
-        """An owner is gone: drop its requests and grants. Returns workers that may still run its tasks."""
+        """An owner is gone: drop its requests and grants. Returns workers that may still run its
+        tasks.
+        """
         self.queue = [queued for queued in self.queue if queued.wire.owner.process != owner]
         orphans = []
         for lease, granted in list(self.granted.items()):
@@ -296,3 +295,9 @@ class Scheduling:
                     orphans.append(granted.worker)
         self.dispatch()
         return orphans
+
+
+def _lack(request: Resources, total: Resources) -> tuple[int, int]:
+    """How far ``total`` is from covering ``request``: kinds of resources short, and the sum."""
+    lacks = resources.missing(request, total)
+    return len(lacks), sum(lacks.values())

@@ -1,15 +1,17 @@
 """Submission: the life of a task at its owner, from ``f.remote()`` to its results.
 
-waiting (for the values of its top-level references) -> queued (for a worker) -> pushed -> done. Queued and pushed
-are ``leasing``'s business; this file knows arguments, results, retries and cancellation.
+waiting (for the values of its top-level references) -> queued (for a worker) -> pushed -> done.
+Queued and pushed are ``leasing``'s business; this file knows arguments, results, retries and
+cancellation.
 
-A task is *pushed again* under the same ids with a higher attempt number when its worker dies or, if the user asked
-for it, when it raises. A result of an older attempt is refused. While the task may still need them its arguments
-are pinned; the pins go when the results are in.
+A task is *pushed again* under the same ids with a higher attempt number when its worker dies or,
+if the user asked for it, when it raises. A result of an older attempt is refused. While the task
+may still need them its arguments are pinned; the pins go when the results are in.
 
-Races considered: a result that crosses a cancel (the result wins if it arrives first); all references to the
-results dropped while the task runs (it runs on, its results are freed on arrival); a worker that dies after its
-last result was sent (results first: a death is the end of the stream).
+Races considered: a result that crosses a cancel (the result wins if it arrives first); all
+references to the results dropped while the task runs (it runs on, its results are freed on
+arrival); a worker that dies after its last result was sent (results first: a death is the end of
+the stream).
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ DONE: Final = "done"
 
 
 class Function:
-    """A remote function as its owner knows it. ``micros``: running mean of its time in user code, None unmeasured."""
+    """A remote function as its owner knows it. ``micros``: running mean of its time in user code,
+    None unmeasured.
+    """
 
     __slots__ = ("captured", "id", "micros", "name", "pickled")
 
@@ -56,13 +60,17 @@ class Function:
         self.micros: float | None = None
 
     def measured(self, micros: int) -> None:
-        """Take one more measurement in, weighing it 1/4: settles in a few tasks, forgets an outlier as fast."""
+        """Take one more measurement in, weighing it 1/4: settles in a few tasks, forgets an
+        outlier as fast.
+        """
         before = self.micros
         self.micros = micros if before is None else before + (micros - before) / 4
 
 
 class Task:
-    """One submitted task. ``shape`` names its scheduling class; ``lease`` is where it was pushed, if it was."""
+    """One submitted task. ``shape`` names its scheduling class; ``lease`` is where it was pushed,
+    if it was.
+    """
 
     __slots__ = (
         "args",
@@ -123,7 +131,9 @@ class Task:
         self.estimate = 0.0
         self.state = WAITING
         self.since = 0.0
-        self.suspect = max_retries == 0  # see leasing: a suspect is never pushed behind or before another
+        self.suspect = (
+            max_retries == 0
+        )  # see leasing: a suspect is never pushed behind or before another
         self.cancelled = False
         self.target: Address | None = None
         self.lease: object | None = None
@@ -181,7 +191,9 @@ class Submission:
             self.arguments_ready(task)
 
     def arguments_ready(self, task: Task) -> None:
-        """All values are known. A failed argument fails the task, under the argument's own error."""
+        """All values are known. A failed argument fails the task, under the argument's own
+        error.
+        """
         if task.state is DONE:
             return
         here: dict[ProcessId, int] = {}
@@ -296,7 +308,8 @@ class Submission:
     def discard(self, message: TaskDone, worker: Address, *, free: bool) -> None:
         """A stale attempt's results: nobody will name them.
 
-        They are freed only when no newer attempt is about, because that one writes under the same ids.
+        They are freed only when no newer attempt is about, because that one writes under the same
+        ids.
         """
         for index, value in enumerate(message.results):
             if value.contains:
@@ -329,10 +342,12 @@ class Submission:
         self.finish(task, [Value(FAILED, error)] * task.num_returns)
 
     def cancel(self, task: Task, *, force: bool, recursive: bool, error: bytes) -> None:
-        """The user wants the task to end: at once if it has not been pushed, else its worker is told."""
+        """The user wants the task to end: at once if it has not been pushed, else its worker is
+        told.
+        """
         task.cancelled = True
         if task.state is PUSHED:
-            worker = task.lease.worker  # type: ignore[attr-defined, union-attr]  # a leasing.Lease
+            worker = task.lease.worker  # type: ignore[attr-defined]  # a leasing.Lease
             self.world.send(worker, CancelTask(task.id, force, recursive))
         elif task.state is not DONE:
             if task.state is QUEUED:

@@ -1,11 +1,12 @@
 """Workers: the processes of one node that run tasks.
 
-starting -> idle <-> leased -> gone. A worker is forked from the zygote without a job; the first lease binds it to the
-job of the owner, whose modules it will import, and it is never given to another job. The pool keeps as many idle
-workers as the node has CPUs; the rest are asked to stop after a while (they decline if they still own values).
+starting -> idle <-> leased -> gone. A worker is forked from the zygote without a job; the first
+lease binds it to the job of the owner, whose modules it will import, and it is never given to
+another job. The pool keeps as many idle workers as the node has CPUs; the rest are asked to stop
+after a while (they decline if they still own values).
 
-A grant that finds no idle worker waits here for one to start. If workers die before they register, again and again,
-the waiting grants are told so with the last words of the dead.
+A grant that finds no idle worker waits here for one to start. If workers die before they
+register, again and again, the waiting grants are told so with the last words of the dead.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Starter(Protocol):
 
 
 class Worker:
-    """One worker process. ``address`` is None until it has registered, ``job`` until it is bound to one."""
+    """One worker process. ``address`` is None until it has registered, ``job`` until it is bound
+    to one.
+    """
 
     __slots__ = ("address", "idle_since", "job", "lease", "pid", "start", "stopping")
 
@@ -87,7 +90,9 @@ class Workers:
             self.start()
 
     def pick(self, job: JobId) -> Worker | None:
-        """An idle worker of the job, the last used first (its caches are warm), else one without a job."""
+        """An idle worker of the job, the last used first (its caches are warm), else one without
+        a job.
+        """
         fresh = None
         for worker in reversed(self.idle.values()):
             if worker.job == job:

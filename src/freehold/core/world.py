@@ -1,7 +1,9 @@
-"""The world as a machine sees it: the whole of its input and output besides the events called upon it.
+"""The world as a machine sees it: the whole of its input and output besides the events called
+upon it.
 
-The real one is ``runtime``; the simulated one is ``sim``; the one in the tests records what was asked and asserts
-that nothing is left unclaimed. Time is in seconds, on a clock that never goes back.
+The real one is ``runtime``; the simulated one is ``sim``; the one in the tests records what was
+asked and asserts that nothing is left unclaimed. Time is in seconds, on a clock that never goes
+back.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ class Executor(Owner):
     def __init__(self, world: World, errors: Errors, node: Address, job: JobId) -> None:
         super().__init__(world, errors, node, job)
         self.execution = Execution(world, self.ownership, self.fetching)
-        self.slow = False
         self.execution.cancelled_error = lambda run: errors.cancelled(run.message.name)
         executing: dict[type[Message], Callable[[Any, Address], None]] = {
             PushTask: self.on_push,
@@ -42,12 +41,15 @@ class Executor(Owner):
 
     def on_push(self, message: PushTask, peer: Address) -> None:
         self.execution.on_push(message, peer)
-        if self.slow:
+        if self.execution.slow:
             self.execution.give_back()
 
     def give_way(self) -> None:
-        """The running task has been at it for a while: nothing waits behind it, now or until it ends."""
-        self.slow = True
+        """The running task has been at it for a while: nothing waits behind it, now or until it
+        ends.
+        """
+        if self.execution.current is not None:
+            self.execution.slow = True
         self.execution.give_back()
 
     def block(self) -> None:

@@ -41,13 +41,11 @@ class Head:
 
     def peer_lost(self, peer: Address) -> None:
         """A stream has ended; if it was a node's, the node is gone."""
-        if peer.process == peer.node:
+        if bytes(peer.process) == bytes(peer.node):
             self.membership.lost(peer.node, "lost its connection to the head")
 
     def on_describe(self, message: Describe, peer: Address) -> None:
         """Someone asks for the state of the cluster."""
         members = self.membership
         nodes = [*members.nodes.values(), *members.gone.values()]
-        self.world.send(
-            peer, Description(message.request, nodes, list(members.jobs.values()))
-        )
+        self.world.send(peer, Description(message.request, nodes, list(members.jobs.values())))

@@ -1,10 +1,11 @@
 """The node: one per machine. Grants leases on its workers, keeps its store, knows the other nodes.
 
-Machines: scheduling (lease requests), workers (the pool), objects (the store). Effects beyond messages are asked of the
-shell through ``Starter`` (processes) and ``Mover`` (bytes).
+Machines: scheduling (lease requests), workers (the pool), objects (the store). Effects beyond
+messages are asked of the shell through ``Starter`` (processes) and ``Mover`` (bytes).
 
-A process of this machine that ends is known at once, by the end of its stream and by its parent; what it held here is
-released, and the head tells the other nodes. What is said here about a process of another machine comes from the head.
+A process of this machine that ends is known at once, by the end of its stream and by its parent;
+what it held here is released, and the head tells the other nodes. What is said here about a
+process of another machine comes from the head.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from freehold.wire.messages import (
     UnpinObject,
 )
 
-#: Seconds between reports of what is free: the head and peers act on these only to choose between nodes.
+#: Seconds between reports of what is free: they serve only to choose between nodes.
 REPORT_SECONDS = 0.1
 
 
@@ -130,9 +131,7 @@ class Node:
         self.processes[peer.process] = peer
         self.world.send(
             peer,
-            Registered(
-                self.world.address, self.head, self.objects.room.capacity, self.info.total
-            ),
+            Registered(self.world.address, self.head, self.objects.room.capacity, self.info.total),
         )
         if message.driver:
             job = JobStarted(
@@ -152,7 +151,8 @@ class Node:
 
     def given(self, lease: LeaseId, worker: Worker) -> None:
         """A grant has its worker: bind it to the job first, then tell the owner."""
-        assert worker.address is not None and worker.job is not None
+        assert worker.address is not None
+        assert worker.job is not None
         job = self.jobs[worker.job]
         self.world.send(
             worker.address,
@@ -174,7 +174,9 @@ class Node:
     def no_worker(self, lease: LeaseId, death: Death) -> None:
         """Workers die as soon as they are started."""
         tail = "\n".join(death.stderr_tail)
-        self.scheduling.refuse(lease, f"workers cannot be started on this node: {death.detail}\n{tail}")
+        self.scheduling.refuse(
+            lease, f"workers cannot be started on this node: {death.detail}\n{tail}"
+        )
 
     def on_blocked(self, peer: Address, *, blocked: bool) -> None:
         """A worker's task waits, or goes on."""
@@ -195,7 +197,9 @@ class Node:
         self.changed()
 
     def peer_lost(self, peer: Address) -> None:
-        """A stream has ended. Workers' ends are told by ``worker_ended``; a driver's is known by this alone."""
+        """A stream has ended. Workers' ends are told by ``worker_ended``; a driver's is known by
+        this alone.
+        """
         if peer.process in self.drivers:
             self.driver_gone(peer.process)
         elif peer.node == self.world.address.node:
@@ -270,7 +274,11 @@ class Node:
 
     def state(self) -> tuple[Resources, int, int]:
         """What others want to know."""
-        return (dict(self.scheduling.free), len(self.scheduling.queue), self.objects.room.used >> 20)
+        return (
+            dict(self.scheduling.free),
+            len(self.scheduling.queue),
+            self.objects.room.used >> 20,
+        )
 
     def report(self) -> None:
         """Tell the head, which tells the others."""

@@ -1,9 +1,11 @@
-"""The owner: what every driver and worker is made of. Owns references, submits tasks, holds leases, gets values.
+"""The owner: what every driver and worker is made of. Owns references, submits tasks, holds
+leases, gets values.
 
-Machines: ownership (references and counts), submission (tasks), leasing (workers), fetching (stored bytes). They
-meet here and nowhere else. A worker adds ``execution`` (roles/executor).
+Machines: ownership (references and counts), submission (tasks), leasing (workers), fetching
+(stored bytes). They meet here and nowhere else. A worker adds ``execution`` (roles/executor).
 
-Every public method is an event: called under the process's core lock by whichever thread has it, and never blocking.
+Every public method is an event: called under the process's core lock by whichever thread has it,
+and never blocking.
 """
 
 from __future__ import annotations
@@ -118,7 +120,9 @@ class Owner:
         self.submission.submit(task)
 
     def put(self, object_id: ObjectId, value: Value) -> None:
-        """A finished value of ours, with one handle. Its references are pinned by their handles until here."""
+        """A finished value of ours, with one handle. Its references are pinned by their handles
+        until here.
+        """
         entry = self.ownership.own(object_id)
         entry.handles = 1
         for ref in value.contains:
@@ -136,7 +140,9 @@ class Owner:
         self.world.send(self.node, SealObject(object_id))
 
     def get(self, objects: Sequence[ObjectId], wake: Callable[[], None]) -> Get:
-        """Wait for values; ``wake`` is called once, under the lock, when the result's ``done`` turns true later."""
+        """Wait for values; ``wake`` is called once, under the lock, when the result's ``done``
+        turns true later.
+        """
         return Get(self.ownership, self.fetching, objects, wake)
 
     def wait(
@@ -145,8 +151,16 @@ class Owner:
         """Wait for ``needed`` of the values."""
         return Wait(self.ownership, self.fetching, objects, needed, fetch, wake)
 
+    def value(self, object_id: ObjectId) -> Value:
+        """A value that is known."""
+        value = self.ownership.entries[object_id].value
+        assert value is not None
+        return value
+
     def cancel(self, object_id: ObjectId, *, force: bool, recursive: bool) -> None:
-        """Cancel the task that makes an object of ours. Finished tasks and plain values: nothing to do."""
+        """Cancel the task that makes an object of ours. Finished tasks and plain values: nothing
+        to do.
+        """
         entry = self.ownership.entries[object_id]
         if isinstance(entry.task, Task) and entry.value is None:
             self.cancel_task(entry.task, force=force, recursive=recursive)
@@ -234,9 +248,7 @@ class Owner:
 
     # ------------------------------------------------------------------ facts between machines
 
-    def find_elsewhere(
-        self, object_id: ObjectId, owner: Address, tried: Sequence[NodeId]
-    ) -> None:
+    def find_elsewhere(self, object_id: ObjectId, owner: Address, tried: Sequence[NodeId]) -> None:
         """Our node could not get an object from ``tried``: ask its owner again, which may be us."""
         if owner.process != self.world.address.process:
             self.world.send(owner, Locate(object_id, list(tried)))

@@ -1,1 +1,3 @@
-"""Thin shells that perform effects: reactor, transport, driver, worker, node daemon, head, zygote."""
+"""Thin shells that perform effects: reactor, transport, driver, worker, node daemon, head,
+zygote.
+"""

@@ -1,4 +1,6 @@
-"""The one process core of this process: set by ``init`` or by a worker's start, asked for by everything in ``api``."""
+"""The one process core of this process: set by ``init`` or by a worker's start, asked for by
+everything in ``api``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def set_process(process: Process | None) -> None:
 
 
 def ref_type() -> type[ObjectRef]:
-    """The reference type that user code sees. It lives in ``api``, above the runtime, hence found late."""
+    """The reference type that user code sees. It lives in ``api``, above the runtime, hence found
+    late.
+    """
     from importlib import import_module
 
     return import_module("freehold.api.refs").ObjectRef  # type: ignore[no-any-return]

@@ -1,8 +1,10 @@
-"""Descriptors between a node daemon and its processes: the arena's memory, and connections accepted for them.
+"""Descriptors between a node daemon and its processes: the arena's memory, and connections
+accepted for them.
 
-A process opens one extra unix connection to its node for this. What is passed is a line that says what it is (a
-``Hello`` in msgpack, or a word) with the descriptor attached to its bytes (SCM_RIGHTS). The kernel delivers a
-descriptor with the bytes it was sent with, and ``recvmsg`` never reads past them into the next.
+A process opens one extra unix connection to its node for this. What is passed is a line that says
+what it is (a ``Hello`` in msgpack, or a word) with the descriptor attached to its bytes
+(SCM_RIGHTS). The kernel delivers a descriptor with the bytes it was sent with, and ``recvmsg``
+never reads past them into the next.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ LONGEST: Final = 2048
 
 
 def greet_blocking(sock: socket.socket, greeting: ClientSide, timeout: float) -> None:
-    """Do a client's handshake on a blocking socket. Raises ClusterUnreachableError if the other end hangs up."""
+    """Do a client's handshake on a blocking socket. Raises ClusterUnreachableError if the other
+    end hangs up.
+    """
     sock.settimeout(timeout)
     while not greeting.done:
         data = sock.recv(greeting.wants())
@@ -62,7 +66,8 @@ class DescriptorChannel:
         if not data:
             return None
         length = int.from_bytes(data[:2], "little")
-        assert len(data) == length + 2 and len(descriptors) == 1
+        assert len(data) == length + 2
+        assert len(descriptors) == 1
         return data[2:], descriptors[0]
 
     def watch(self, transport: Transport, on_connection: Callable[[Hello, int], None]) -> None:
@@ -75,7 +80,8 @@ class DescriptorChannel:
         """Something came, or the node is gone."""
         received = self.receive()
         if received is None:
-            assert self.transport is not None
+            if self.transport is None or self.transport.closed:
+                raise ClusterUnreachableError("the node daemon is gone")
             self.transport.unwatch(self.sock.fileno())
             return
         what, descriptor = received
@@ -86,14 +92,16 @@ class DescriptorChannel:
             self.on_connection(msgspec.msgpack.decode(what, type=Hello), descriptor)
 
     def wait_for(self, what: bytes) -> int:
-        """The descriptor of that name, once it has come. Under the transport's lock."""
+        """The descriptor of that name, once it has come; the caller owns it. Under the
+        transport's lock.
+        """
         while what not in self.kept:
             self.readable(0)
-        return self.kept[what]
+        return self.kept.pop(what)
 
     def close(self) -> None:
         """The end. A mapped arena keeps its own hold on the memory."""
         self.sock.close()
         for descriptor in self.kept.values():
-            socket.close(descriptor)
+            os.close(descriptor)
         self.kept.clear()

@@ -69,7 +69,9 @@ class Driver(Process):
 
 
 class Printer:
-    """Prints workers' lines as they come, each with its worker; a line that many workers repeat is counted instead."""
+    """Prints workers' lines as they come, each with its worker; a line that many workers repeat
+    is counted instead.
+    """
 
     WINDOW = 5.0  # seconds in which a repeated line is folded
 

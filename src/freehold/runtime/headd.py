@@ -17,7 +17,11 @@ from freehold.wire.messages import Address, Message, Stop
 class HeadDaemon:
     """The shell of the head."""
 
-    def __init__(self, session: Path, listener: socket.socket, address: Address) -> None:
+    def __init__(
+        self, session: Path, listener: socket.socket, address: Address, *, shared: bool = False
+    ) -> None:
+        file = places.NodeFile(address, address, os.getpid(), str(session), shared)
+        self.folder = places.write_head_file(session, file)
         folder_fd = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.transport = Transport(address, places.read_token(session), folder_fd)
         self.role = Head(self.transport)
@@ -50,15 +54,20 @@ class HeadDaemon:
         while not self.stopping:
             self.transport.poll(None)
         self.transport.close()
+        places.remove_node(self.folder)
 
 
 def listen(host: str, port: int) -> tuple[socket.socket, Address]:
-    """The head's listening socket and its address. The process id is the port's, so that joiners can name it."""
+    """The head's listening socket and its address. The process id is the port's, so that joiners
+    can name it.
+    """
     listener = socket.create_server((host, port), backlog=1024)
     actual = listener.getsockname()[1]
     return listener, head_address(host, actual)
 
 
 def head_address(host: str, port: int) -> Address:
-    """The head of the cluster at host:port. Its process id is fixed, because joiners know only where it listens."""
+    """The head of the cluster at host:port. Its process id is fixed, because joiners know only
+    where it listens.
+    """
     return Address(ProcessId(b"the-head"), NodeId(b""), host, port)

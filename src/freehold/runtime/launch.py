@@ -1,11 +1,14 @@
-"""Launch: one interpreter start for a whole local cluster. ``python -m freehold.runtime.launch SETTINGS``.
+"""Launch: one interpreter start for a whole local cluster. ``python -m freehold.runtime.launch
+SETTINGS``.
 
-The process forks the head (if this machine is to have it) and the zygote, and becomes the node daemon; a fork costs
-milliseconds, an interpreter with its imports 100. ``start_local`` and ``start_node`` are the callers' side.
+The process forks the head (if this machine is to have it) and the zygote, and becomes the node
+daemon; a fork costs milliseconds, an interpreter with its imports 100. ``start_local`` and
+``start_node`` are the callers' side.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -19,7 +22,6 @@ import msgspec
 from freehold import errors
 from freehold.ids import NodeId
 from freehold.runtime import headd, noded, places
-from freehold.wire.messages import Address
 
 
 class Started(msgspec.Struct):
@@ -40,7 +42,8 @@ def new_node_id() -> NodeId:
 def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Started:
     """Start a node daemon (and the head, if the settings say so) and wait until it has joined.
 
-    Args: ``tied``: the node ends when this process does. Raises ClusterUnreachableError with the daemon's last words.
+    Args: ``tied``: the node ends when this process does. Raises ClusterUnreachableError with the
+    daemon's last words.
     """
     session = Path(settings.session)
     folder = places.node_folder(session, settings.node)
@@ -52,7 +55,12 @@ def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Sta
     passed = [fd for fd in (ready_write, life_read) if fd >= 0]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "freehold.runtime.launch", msgspec.json.encode(settings).decode()],
+            [
+                sys.executable,
+                "-m",
+                "freehold.runtime.launch",
+                msgspec.json.encode(settings).decode(),
+            ],
             pass_fds=passed,
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -70,6 +78,8 @@ def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Sta
             process.wait()
             if life_write >= 0:
                 os.close(life_write)
+            elif settings.start_head:
+                end_head(session)
             places.remove_node(folder)
             raise errors.ClusterUnreachableError(
                 f"the node daemon did not come up and join {settings.head.host}:"
@@ -81,9 +91,19 @@ def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Sta
     return Started(folder, process.pid, life_write, process, file)
 
 
+def end_head(session: Path) -> None:
+    """Stop the head of a session, if it has one here and it runs."""
+    for folder, file in places.heads_here():
+        if folder.parent == session:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(file.pid, signal.SIGTERM)
+
+
 def child_environment() -> dict[str, str]:
-    """The daemon imports the same freehold as we do, wherever that came from."""
+    """The daemon imports the same freehold as we do, wherever that came from. It has the token
+    from its session's folder."""
     environment = dict(os.environ)
+    environment.pop("FREEHOLD_TOKEN", None)
     source = str(Path(__file__).resolve().parents[2])
     known = environment.get("PYTHONPATH", "")
     if source not in known.split(os.pathsep):
@@ -123,16 +143,21 @@ def main() -> None:
     settings = msgspec.json.decode(sys.argv[1].encode(), type=noded.Settings)
     session = Path(settings.session)
     if settings.start_head:
-        listener, settings.head = headd.listen(settings.head.host, settings.head.port)
+        try:
+            listener, settings.head = headd.listen(settings.head.host, settings.head.port)
+        except OSError as error:
+            sys.exit(f"the head cannot listen on {places.place(settings.head)}: {error.strerror}")
         if os.fork() == 0:
             try:
                 os.setsid()
                 os.close(settings.ready)
                 noded.name_process("freehold-head")
-                daemon = headd.HeadDaemon(session, listener, settings.head)
+                daemon = headd.HeadDaemon(session, listener, settings.head, shared=settings.shared)
                 if settings.lifeline >= 0:
                     daemon.watch_lifeline(settings.lifeline)
                 daemon.run()
+            except BaseException:
+                logging.exception("the head failed")
             finally:
                 os._exit(0)
         listener.close()
@@ -141,11 +166,6 @@ def main() -> None:
     noded.name_process("freehold-node")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     noded.NodeDaemon(settings, link, zygote_pid).run()
-
-
-def cluster_address(head: Address) -> str:
-    """HOST:PORT of a head."""
-    return f"{head.host}:{head.port}"
 
 
 if __name__ == "__main__":

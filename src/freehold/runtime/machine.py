@@ -54,7 +54,9 @@ def _gpus() -> int:
 
 
 def store_bytes(asked: int | None) -> int:
-    """The size of the object store. Raises ValueError for less than 1 MiB or more than the machine's memory."""
+    """The size of the object store. Raises ValueError for less than 1 MiB or more than the
+    machine's memory.
+    """
     total = memory_bytes()
     if asked is None:
         return int(total * STORE_SHARE)
@@ -62,6 +64,6 @@ def store_bytes(asked: int | None) -> int:
         raise TypeError(f"object_store_memory must be bytes, not {asked!r}")
     if not LEAST_STORE <= asked <= total:
         raise ValueError(
-            f"object_store_memory={asked:,}: must be between 1 MiB and the machine's {total:,} bytes"
+            f"object_store_memory={asked:,}: must be between 1 MiB and the machine's memory, {total:,}"
         )
     return asked

@@ -1,8 +1,9 @@
 """The mover: threads of the node daemon that move bytes. They decide nothing.
 
-Between nodes: a bulk connection (its own handshake, purpose "bulk") carries one request after another: 20 bytes of object
-id; the answer is 9 bytes, a status and a size, then the bytes, sent from one arena and received straight into the
-other. To disk: batches are written by ``store.spill``. Results are events for the role, called on the daemon's thread.
+Between nodes: a bulk connection (its own handshake, purpose "bulk") carries one request after
+another: 20 bytes of object id; the answer is 9 bytes, a status and a size, then the bytes, sent
+from one arena and received straight into the other. To disk: batches are written by
+``store.spill``. Results are events for the role, called on the daemon's thread.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ class ByteMover:
         self.pulls.submit(work)
 
     def receive(self, object_id: ObjectId, source: Address, target: memoryview) -> None:
-        """Fetch one object's bytes. A used connection may have died while idle: then once more on a new one."""
+        """Fetch one object's bytes. A used connection may have died while idle: then once more on
+        a new one.
+        """
         links = self.links.setdefault(source.node, queue.SimpleQueue())
         try:
             link, fresh = links.get_nowait(), False
@@ -130,9 +133,7 @@ class ByteMover:
         link = socket.create_connection((source.host, source.port), timeout=TIMEOUT)
         tune(link)
         hello = Hello(self.transport.address, ProcessId(source.process), BULK)
-        greet_blocking(
-            link, ClientSide(self.transport.token, os.urandom(NONCE), hello), TIMEOUT
-        )
+        greet_blocking(link, ClientSide(self.transport.token, os.urandom(NONCE), hello), TIMEOUT)
         link.settimeout(TIMEOUT)
         return link
 

@@ -1,7 +1,9 @@
-"""The node daemon: performs what ``roles.node`` decides. One thread for the role, a few in ``mover`` for bytes.
+"""The node daemon: performs what ``roles.node`` decides. One thread for the role, a few in
+``mover`` for bytes.
 
-Startup order: the zygote is forked first, while there is one thread and no socket; then the role joins the cluster.
-It ends when told to, when its lifeline (a pipe held by the driver that started it) is closed, or when the head is gone.
+Startup order: the zygote is forked first, while there is one thread and no socket; then the role
+joins the cluster. It ends when told to, when its lifeline (a pipe held by the driver that started
+it) is closed, or when the head is gone.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from freehold.wire.messages import (
 log = logging.getLogger("freehold")
 
 TAIL: Final = 20  #: lines of stderr kept for the report of a death
-#: Bytes of the arena kept warm beyond what is in use: a put into cold memory runs at a tenth of the speed.
+#: Bytes of the arena kept warm beyond what is in use: cold memory fills at a tenth of the speed.
 WARM_AHEAD: Final = 128 << 20
 
 
@@ -64,10 +66,13 @@ class Settings(msgspec.Struct):
     lifeline: int = -1
     ready: int = -1
     start_head: bool = False
+    shared: bool = False  # for any program, not for the one that starts it
 
 
 class Output:
-    """One stream of one worker: lines for its driver, and the last of them for the report of its death."""
+    """One stream of one worker: lines for its driver, and the last of them for the report of its
+    death.
+    """
 
     def __init__(self, daemon: NodeDaemon, start: int, fd: int, error: bool) -> None:
         self.daemon = daemon
@@ -194,7 +199,11 @@ class NodeDaemon:
         places.write_node_file(
             self.folder,
             places.NodeFile(
-                self.address, self.settings.head, os.getpid(), self.settings.session
+                self.address,
+                self.settings.head,
+                os.getpid(),
+                self.settings.session,
+                self.settings.shared,
             ),
         )
         ready = self.settings.ready
@@ -222,7 +231,9 @@ class NodeDaemon:
         self.stopping = self.stopping or reason
 
     def finish(self) -> None:
-        """Leave nothing behind: the zygote kills the workers and removes the folder when we hang up."""
+        """Leave nothing behind: the zygote kills the workers and removes the folder when we hang
+        up.
+        """
         log.info("node stops: %s", self.stopping)
         self.mover.close()
         for start in self.outputs:
@@ -233,14 +244,13 @@ class NodeDaemon:
         self.zygote.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
+        places.remove_node(self.folder)  # in case it was the zygote that died
 
     def keep_warm(self) -> None:
         """Have the kernel provide the arena's next pages before anyone waits for them."""
         while not self.stopping:
             with contextlib.suppress(ValueError, OSError):
-                self.arena.warm_ahead(
-                    self.room.high_water, WARM_AHEAD, lambda: bool(self.stopping)
-                )
+                self.arena.warm_ahead(self.room.high_water, WARM_AHEAD, lambda: bool(self.stopping))
             self.warmer_wanted.clear()
             self.warmer_wanted.wait()
 
@@ -316,8 +326,8 @@ class NodeDaemon:
         before, self.oom_kills = self.oom_kills, kills
         if number == signal.SIGKILL and kills > before:
             return (
-                f"The kernel's out-of-memory killer struck {kills - before} time(s) on this machine "
-                "just before"
+                f"The kernel's out-of-memory killer struck {kills - before} time(s) on this "
+                "machine just before"
             )
         return ""
 
@@ -364,15 +374,13 @@ class NodeDaemon:
         if job is None or not job.log_to_driver:
             return
         host = f"{self.settings.node.hex()[:8]}"
-        self.transport.send(
-            job.driver, LogLines(self.pids.get(start, 0), host, error, "", lines)
-        )
+        self.transport.send(job.driver, LogLines(self.pids.get(start, 0), host, error, "", lines))
         self.transport.flush()
 
 
 def _oom_kills() -> int:
     """How often the kernel's out-of-memory killer has struck since boot."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
+    with contextlib.suppress(OSError, ValueError), Path("/proc/vmstat").open() as file:
         for line in file:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])

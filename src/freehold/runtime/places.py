@@ -1,15 +1,17 @@
 """Places: the folders, sockets and token of a session on this machine.
 
-    <home>/                                 $FREEHOLD_HOME, else $XDG_RUNTIME_DIR/freehold, else /tmp/freehold-<uid>
-        <session>/                          0700; one per cluster that this machine belongs to
-            token                           0600; whoever can read it may join, and run code
-            cluster.json                    the head's address
-            <node>/                         one per node daemon of that cluster on this machine
-                node.json                   its address and pid: how drivers and commands find it
-                <process>.sock              one per process of the node
+    HOME/                 $FREEHOLD_HOME, else $XDG_RUNTIME_DIR/freehold, else /tmp/freehold-UID
+        SESSION/          0700; one per cluster that this machine belongs to
+            token         0600; whoever can read it may join, and run code
+            head/         only where the head runs
+                head.json its address and pid: how `freehold stop` finds it
+            NODE/         one per node daemon of that cluster on this machine
+                node.json its address and pid: how drivers and commands find it
+                *.sock    one per process of the node
                 logs/, spill/
 
-A node removes its folder when it stops; if it is killed its zygote does. The last one out removes the session's.
+Whoever lives in a folder removes it when it stops; a killed node's is removed by its zygote. The
+last one out removes the session's. What a crash of everything leaves is swept by the next start.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -29,29 +33,54 @@ from freehold.wire.messages import Address
 
 
 class NodeFile(msgspec.Struct):
-    """What ``node.json`` says."""
+    """What ``node.json`` says, and ``head.json``.
+
+    ``shared``: started by hand for any program, not by one program for itself.
+    """
 
     address: Address
     head: Address
     pid: int
     session: str
+    shared: bool = False
+
+
+NODE_FILE: Final = "node.json"
+HEAD_FILE: Final = "head.json"
+HEAD_FOLDER: Final = "head"
+#: Seconds that a folder may lie without anyone in it: whoever made it may still be starting.
+STARTING: Final = 3600.0
 
 
 def home() -> Path:
-    """The folder of all sessions of this user on this machine, made if it is not there."""
+    """The folder of all sessions of this user on this machine, made if it is not there.
+
+    Raises PermissionError if it cannot be made or is not ours alone: what is in it is obeyed.
+    """
     chosen = os.environ.get("FREEHOLD_HOME")
     if chosen:
-        path = Path(chosen)
+        path = Path(chosen).absolute()  # daemons run in /
     elif os.environ.get("XDG_RUNTIME_DIR"):
         path = Path(os.environ["XDG_RUNTIME_DIR"]) / "freehold"
     else:
-        path = Path(f"/tmp/freehold-{os.getuid()}")  # noqa: S108  # checked below: ours, and 0700
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.stat()
+        path = Path(f"/tmp/freehold-{os.getuid()}")  # checked below: ours, and 0700
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise PermissionError(
+            f"{path}, the folder of Freehold's sockets and tokens, cannot be made "
+            f"({error.strerror}). Set FREEHOLD_HOME to a folder of yours"
+        ) from None
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(
             f"{path} must belong to you with mode 0700: whoever can enter it can run code as you. "
-            f"Repair it (chmod 700 {path}) or set FREEHOLD_HOME"
+            f"Repair it (chmod 700 {path}) or set FREEHOLD_HOME to another folder"
+        )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{path} is not writable (its mode is {status.st_mode & 0o777:03o}). "
+            f"Repair it (chmod 700 {path}) or set FREEHOLD_HOME to another folder"
         )
     return path
 
@@ -79,81 +108,137 @@ def node_folder(session: Path, node: NodeId) -> Path:
     return path
 
 
-def write_node_file(folder: Path, file: NodeFile) -> None:
+def write_node_file(folder: Path, file: NodeFile, name: str = NODE_FILE) -> None:
     """Say where the node is. Written whole or not at all: others look for it."""
-    temporary = folder / "node.json.new"
+    temporary = folder / f"{name}.new"
     temporary.write_bytes(msgspec.json.encode(file))
-    temporary.rename(folder / "node.json")
+    temporary.rename(folder / name)
+
+
+def write_head_file(session: Path, file: NodeFile) -> Path:
+    """Say where the head is. Returns the head's folder."""
+    folder = session / HEAD_FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_node_file(folder, file, HEAD_FILE)
+    return folder
 
 
 def nodes_here() -> Iterator[tuple[Path, NodeFile]]:
-    """The nodes that run on this machine, longest up first, with their folders. Dead ones are passed over."""
+    """The nodes that run on this machine, longest up first, with their folders. Dead ones are
+    passed over."""
+    yield from _living(NODE_FILE)
 
+
+def heads_here() -> Iterator[tuple[Path, NodeFile]]:
+    """The heads that run on this machine, longest up first, with their folders."""
+    yield from _living(HEAD_FILE)
+
+
+def _living(name: str) -> Iterator[tuple[Path, NodeFile]]:
     def since(path: Path) -> int:
         try:
             return path.stat().st_mtime_ns
         except OSError:
             return 0
 
-    for path in sorted(home().glob("s-*/*/node.json"), key=since):
-        try:
-            file = msgspec.json.decode(path.read_bytes(), type=NodeFile)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        if alive(file.pid):
+    for path in sorted(home().glob(f"s-*/*/{name}"), key=since):
+        file = _read(path)
+        if file is not None and alive(file.pid):
             yield path.parent, file
 
 
-def find_node(address: str | None) -> tuple[Path, NodeFile]:
-    """The folder and file of a node here that belongs to the cluster whose head is at ``address`` (host:port).
+def _read(path: Path) -> NodeFile | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=NodeFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
-    None or "auto": any cluster. Raises ClusterUnreachableError, naming what was looked for and what was found.
-    """
-    found = list(nodes_here())
+
+def find_node(address: str | None) -> tuple[Path, NodeFile]:
+    """The folder and file of a node here that belongs to the cluster whose head is at ``address``
+    (host:port).
+
+    None or "auto": any cluster, one that was started by hand before one that a program started
+    for itself. Raises ClusterUnreachableError, naming what was looked for and what was found."""
+    found = sorted(nodes_here(), key=lambda node: not node[1].shared)
+    wanted = numeric(address) if address else None
     for folder, file in found:
-        if address in (None, "auto", f"{file.head.host}:{file.head.port}"):
+        if wanted in (None, "auto", place(file.head)):
             return folder, file
-    others = sorted({f"{file.head.host}:{file.head.port}" for _, file in found})
-    there = f"clusters with a node here: {', '.join(others)}" if others else "no cluster has a node here"
+    others = sorted({place(file.head) for _, file in found})
+    there = (
+        f"clusters with a node here: {', '.join(others)}"
+        if others
+        else "no cluster has a node here"
+    )
+    which = "any cluster" if wanted in (None, "auto") else f"the cluster {address}"
     raise ClusterUnreachableError(
-        f"no node of the cluster {address or ''} runs on this machine ({there}); start one with "
+        f"no node of {which} runs on this machine ({there}); start one with "
         f"'freehold start --head' or 'freehold start --address HOST:PORT'"
     )
 
 
-def alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+def place(address: Address) -> str:
+    """HOST:PORT."""
+    return f"{address.host}:{address.port}"
+
+
+def numeric(address: str) -> str:
+    """HOST:PORT with the host's IPv4 address for its name; anything else as it is."""
+    host, colon, port = address.rpartition(":")
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+        return f"{socket.gethostbyname(host)}:{port}" if colon and host else address
+    except OSError:
+        return address
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists, is no zombie, and is one of ours: ids are used again."""
+    try:
+        with Path(f"/proc/{pid}/stat").open(errors="replace") as file:
+            name, _, rest = file.read().rpartition(")")
     except OSError:
         return False
+    return rest.split()[0] not in "ZX" and name.partition("(")[2].startswith("freehold")
 
 
 def remove_node(folder: Path) -> None:
-    """Remove a node's folder, and its session's if it was the last one in it."""
+    """Remove a node's or the head's folder, and its session's if no other is in use."""
     shutil.rmtree(folder, ignore_errors=True)
     session = folder.parent
     try:
-        if not any(path.is_dir() for path in session.iterdir()):
+        if not any(_in_use(path) for path in session.iterdir() if path.is_dir()):
             shutil.rmtree(session, ignore_errors=True)
     except OSError:
         pass
 
 
+def _in_use(folder: Path) -> bool:
+    """Whether someone lives in the folder, or may be about to."""
+    file = _read(folder / NODE_FILE) or _read(folder / HEAD_FILE)
+    if file is not None:
+        return alive(file.pid)
+    try:
+        return time.time() - folder.stat().st_mtime < STARTING
+    except OSError:
+        return False
+
+
 def sweep() -> None:
     """Remove what sessions of dead processes left behind."""
-    for path in home().glob("s-*/*/node.json"):
-        try:
-            file = msgspec.json.decode(path.read_bytes(), type=NodeFile)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        if not alive(file.pid):
-            remove_node(path.parent)
+    for session in home().glob("s-*"):
+        folders = [path for path in session.glob("*") if path.is_dir()]
+        for folder in folders:
+            if not _in_use(folder):
+                remove_node(folder)
+        if not folders and not _in_use(session):
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def socket_path(folder: int, process: ProcessId) -> str:
-    """A process's unix socket, reached through an open folder: a socket's path may have 107 bytes only."""
+    """A process's unix socket, reached through an open folder: a socket's path may have 107 bytes
+    only.
+    """
     return f"/proc/self/fd/{folder}/{process.hex()}.sock"
 
 
@@ -166,7 +251,9 @@ def listen_unix(folder: int, process: ProcessId) -> socket.socket:
 
 
 def connect_unix(folder: int, process: ProcessId) -> socket.socket:
-    """A connection, not blocking, to a process of the same node. Raises OSError if it is not there."""
+    """A connection, not blocking, to a process of the same node. Raises OSError if it is not
+    there.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(socket_path(folder, process))

@@ -1,11 +1,11 @@
 """A process of the cluster that runs user code: the core that drivers and workers share.
 
-It joins a role (an owner, or an executor) to a transport, a pump and the node's arena, and offers what ``api`` needs:
-submit, put, get, wait, cancel. User code's thread does the work: it takes the lock, calls the role, and sends what the
-role wants sent before it lets go.
+It joins a role (an owner, or an executor) to a transport, a pump and the node's arena, and offers
+what ``api`` needs: submit, put, get, wait, cancel. User code's thread does the work: it takes the
+lock, calls the role, and sends what the role wants sent before it lets go.
 
-References and views that Python drops are noted without the lock (a finalizer runs anywhere, even inside our own
-code) and settled at the start of the next turn.
+References and views that Python drops are noted without the lock (a finalizer runs anywhere, even
+inside our own code) and settled at the start of the next turn.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from freehold.wire.messages import (
     Value,
 )
 
-#: Values up to this many bytes travel inside messages (papers.md: NSDI'21 and Ray use the same figure): a copy of
-#: 100 KiB takes 10 us, a round trip to the store about 100.
+#: Values up to this many bytes travel inside messages (NSDI'21, section 4, and Ray use the same
+#: figure): a copy of 100 KiB takes 10 us, a round trip to the store about 100.
 INLINE_BYTES: Final = 100 * 1024
-#: How long a ``get`` inside a task may wait before the task's CPU is lent out (seconds): longer than most
+#: How long a ``get`` inside a task may wait before its CPU is lent out (seconds): longer than most
 #: answers, much shorter than any task that is worth another worker.
 LEND_AFTER: Final = 0.002
 
@@ -86,7 +86,9 @@ class Context:
 
 
 class ObjectRef:
-    """A name of a value that may not exist yet and may live on another machine. See ``freehold.api.refs``."""
+    """A name of a value that may not exist yet and may live on another machine. See
+    ``freehold.api.refs``.
+    """
 
     __slots__ = ("_process", "_ref", "__weakref__")
 
@@ -111,6 +113,7 @@ class Process:
     def __init__(
         self, folder: Path, node: places.NodeFile, address: Address, make_ref: type[ObjectRef]
     ) -> None:
+        self.session = folder.parent
         self.folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.node = node.address
         self.head = node.head
@@ -140,7 +143,9 @@ class Process:
     # ------------------------------------------------------------------ joining
 
     def join(self, register: Register) -> None:
-        """Register with the node and wait for its answer. Raises ClusterUnreachableError if none comes."""
+        """Register with the node and wait for its answer. Raises ClusterUnreachableError if none
+        comes.
+        """
         self.transport.listen_unix()
         self.channel = DescriptorChannel(
             self.transport.token, self.folder_fd, self.address, self.node.process
@@ -166,7 +171,8 @@ class Process:
     def arena(self) -> Arena:
         """The node's shared memory, mapped at first use."""
         if self._arena is None:
-            assert self.channel is not None and self.registered is not None
+            assert self.channel is not None
+            assert self.registered is not None
             with self.lock:
                 if self._arena is None:
                     descriptor = self.channel.wait_for(ARENA)
@@ -252,7 +258,9 @@ class Process:
         return self.make_ref(self, Reference(object_id, self.address))
 
     def store(self, object_id: ObjectId, packed: serial.Serialized, owner: Address) -> Value:
-        """Bring a serialised value to where it will be read: into the message, or the node's store."""
+        """Bring a serialised value to where it will be read: into the message, or the node's
+        store.
+        """
         contains = [ref._ref for ref in packed.refs]
         if packed.size <= INLINE_BYTES:
             return Value(INLINE, packed.to_bytes(), contains=contains)
@@ -289,9 +297,10 @@ class Process:
                 raise load_error(getting.failed.data)
             with self.lock:
                 found, getting.found = getting.found, {}
-                entries = self.role.ownership.entries
-                values = [entries[object_id].value for object_id in objects]
-                inner = [self.references(value.contains) if value.contains else () for value in values]
+                values = [self.role.value(object_id) for object_id in objects]
+                inner = [
+                    self.references(value.contains) if value.contains else () for value in values
+                ]
             views: dict[ObjectId, memoryview] = {}
             for object_id, place in found.items():
                 views[object_id] = self.view(object_id, *place)
@@ -344,7 +353,9 @@ class Process:
         signal = threading.Semaphore(0)
         with self.lock:
             self.settle()
-            waiting = self.role.wait([ref._ref.object for ref in refs], needed, fetch, signal.release)
+            waiting = self.role.wait(
+                [ref._ref.object for ref in refs], needed, fetch, signal.release
+            )
             self.transport.flush()
         if not waiting.done:
             self.await_it(waiting, signal, timeout)

@@ -1,12 +1,13 @@
 """The pump: which thread reads the sockets of a driver or worker.
 
-The thread that waits for an answer reads it itself: a hand-off to another thread costs 45-90 us of wake-up, half of a
-whole round trip. So ``wait`` makes its caller the *leader*, who polls the transport until what it waits for is there;
-before it sleeps it spins for ``SPIN`` seconds, because an answer that is on its way is cheaper to catch awake.
+The thread that waits for an answer reads it itself: a hand-off to another thread costs 45-90 us of
+wake-up, half of a whole round trip. So ``wait`` makes its caller the *leader*, who polls the
+transport until what it waits for is there; before it sleeps it spins for ``SPIN`` seconds, because
+an answer that is on its way is cheaper to catch awake.
 
-When nobody waits, or several threads do, a background thread leads. It gives way to a lone waiter, and takes over again
-``GRACE`` after the last one has gone: until then it looks in at that interval, and while someone leads for long it
-sleeps until woken, so that an idle process uses no CPU at all.
+When nobody waits, or several threads do, a background thread leads. It gives way to a lone waiter,
+and takes over again ``GRACE`` after the last one has gone: until then it looks in at that interval,
+and while someone leads for long it sleeps until woken, so that an idle process uses no CPU.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from typing import Final, Protocol
 
 from freehold.runtime.transport import Transport
 
-#: A round trip between two processes takes 57-93 us, 25-30 when the caller is awake to see the answer.
+#: A round trip between two processes takes 57-93 us, 25-30 when the caller is awake to see the
+#: answer (libraries.md, section 0).
 SPIN: Final = 50e-6
-#: How long the sockets may go unread while user code computes between two waits.
+#: How long the sockets may go unread while user code computes between two waits (seconds).
 GRACE: Final = 0.005
+#: Looks of the background thread that find the same leader before it sleeps until woken.
+PATIENT_LOOKS: Final = 4
 
 
 class Awaited(Protocol):
     """What a thread waits for."""
 
-    done: bool
+    @property
+    def done(self) -> bool:
+        """Whether it has come."""
 
 
 class Pump:
@@ -38,12 +44,13 @@ class Pump:
         self.lead = threading.Lock()
         self.waiting = 0
         self.wanted = False  # a waiter wants the lead from the background thread
-        self.leading_in_background = False
-        self.led = 0  # grows with every wait, so the background thread sees activity
-        self.asleep = False
+        self.led = 0  # grows with every wait, so that the background thread sees activity
+        self.asleep = False  # the background thread is, until the leader rings
         self.bell = threading.Semaphore(0)
         self.stopped = False
-        self.on_grace: Callable[[], None] = lambda: None  # the worker's: user code has run for GRACE
+        #: Called before each poll in the background; returns the seconds after which it wants to
+        #: be called again, if no message comes before.
+        self.on_turn: Callable[[], float | None] = lambda: None
         self.thread = threading.Thread(target=self.run, name="freehold-pump", daemon=True)
 
     def start(self) -> None:
@@ -55,7 +62,7 @@ class Pump:
         self.stopped = True
         self.transport.wake()
         self.bell.release()
-        if threading.current_thread() is not self.thread:
+        if self.thread.is_alive() and threading.current_thread() is not self.thread:
             self.thread.join(2.0)
 
     # ------------------------------------------------------------------ waiting
@@ -75,11 +82,7 @@ class Pump:
                     try:
                         self.drive(awaited, deadline)
                     finally:
-                        self.led += 1
-                        self.lead.release()
-                        if self.asleep:
-                            self.asleep = False
-                            self.bell.release()
+                        self.leave()
                 else:
                     signal.acquire(timeout=1.0 if left is None else min(left, 1.0))
         finally:
@@ -96,8 +99,17 @@ class Pump:
         self.wanted = False
         return taken
 
+    def leave(self) -> None:
+        """No longer lead; see to it that the background thread looks in after GRACE."""
+        self.led += 1
+        self.lead.release()
+        if self.asleep:
+            self.asleep = False
+            self.bell.release()
+
     def drive(self, awaited: Awaited, deadline: float | None) -> None:
-        """Poll until it is done, the deadline, or another thread waits too (then the background thread leads)."""
+        """Poll until it is done, the deadline is reached, or another thread waits too (then the
+        background thread leads)."""
         poll = self.transport.poll
         spin_until = time.perf_counter() + SPIN
         while not awaited.done:
@@ -117,37 +129,34 @@ class Pump:
     def run(self) -> None:
         """Lead when nobody does, or when several threads wait."""
         while not self.stopped:
-            seen = self.led
-            quiet = 0
-            while not self.stopped:  # watch until nobody has led for GRACE
-                if self.bell.acquire(timeout=GRACE):
-                    quiet = 0
-                if self.lead.locked():
-                    quiet += 1
-                    if quiet > 4 and self.waiting == 1:  # someone leads and sleeps: so may we
-                        self.asleep = True
-                        if self.lead.locked():
-                            self.bell.acquire()
-                        self.asleep = False
-                        quiet = 0
-                        seen = self.led
-                elif seen == self.led or self.waiting > 1:
-                    break
-                else:
-                    seen = self.led
-            if not self.stopped and self.lead.acquire(blocking=False):
+            self.stand_by()
+            if self.lead.acquire(blocking=False):
                 try:
-                    self.lead_in_background()
+                    while not (self.stopped or self.wanted):
+                        self.transport.poll(self.on_turn())
                 finally:
                     self.lead.release()
-                    time.sleep(0)  # let the one who wanted it take it
 
-    def lead_in_background(self) -> None:
-        """Poll until a lone waiter wants the lead."""
-        self.on_grace()
-        self.leading_in_background = True
-        try:
-            while not (self.stopped or self.wanted):
-                self.transport.poll(None)
-        finally:
-            self.leading_in_background = False
+    def stand_by(self) -> None:
+        """Return when nobody has led for GRACE, or when several threads wait and none leads."""
+        seen: int | None = None
+        looks = 0
+        while not self.stopped:
+            if self.lead.locked():
+                looks += 1
+                if looks > PATIENT_LOOKS and self.waiting == 1:
+                    self.sleep_until_left()
+                    looks = 0
+            elif seen == self.led or self.waiting > 1:
+                return
+            seen = self.led
+            self.bell.acquire(timeout=GRACE)
+
+    def sleep_until_left(self) -> None:
+        """Someone leads and has nothing to do: sleep until it leaves. ``leave`` releases the lead
+        first and looks at ``asleep`` then; we do it the other way round, so one of us sees the
+        other."""
+        self.asleep = True
+        if self.lead.locked():
+            self.bell.acquire()
+        self.asleep = False

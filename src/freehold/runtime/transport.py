@@ -1,15 +1,16 @@
-"""Transport: the real world of a role. Connections, timers, wake-ups, and one ``poll`` that drives them all.
+"""Transport: the real world of a role. Connections, timers, wake-ups, and one ``poll`` that
+drives them all.
 
-Passive: it has no thread. Whoever calls ``poll`` is the event loop for that moment; a daemon's main thread always
-is, in drivers and workers the role moves between threads (``pump``). Everything but the wait itself happens under
-``lock``, which is the lock of the role.
+Passive: it has no thread. Whoever calls ``poll`` is the event loop for that moment; a daemon's
+main thread always is, in drivers and workers the role moves between threads (``pump``).
+Everything but the wait itself happens under ``lock``, which is the lock of the role.
 
-One connection carries messages both ways between two processes; if both happen to connect at once there are two, each
-end sends on the one it has and reads both. A peer is lost when the last of its connections has ended and been read to
-its end; a peer that cannot be reached is lost at once.
+One connection carries messages both ways between two processes; if both happen to connect at once
+there are two, each end sends on the one it has and reads both. A peer is lost when the last of
+its connections has ended and been read to its end; a peer that cannot be reached is lost at once.
 
-Strangers: a connection that has not proved itself (``handshake``) is dropped after ``GREETING_SECONDS``; refusals are
-logged once per reason.
+Strangers: a connection that has not proved itself (``handshake``) is dropped after
+``GREETING_SECONDS``; refusals are logged once per reason.
 """
 
 from __future__ import annotations
@@ -39,8 +40,6 @@ log = logging.getLogger("freehold")
 GREETING_SECONDS: Final = 5.0
 READ: Final = 1 << 18
 READABLE: Final = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
-#: Bytes queued to one peer above which reading from it stops, so that a slow reader cannot fill our memory.
-CROWDED: Final = 64 << 20
 
 
 class Timed:
@@ -118,7 +117,9 @@ class Connection:
             self.read()
 
     def read(self) -> None:
-        """Take what has come; more than one buffer's worth is left for the next turn, for fairness."""
+        """Take what has come; more than one buffer's worth is left for the next turn, for
+        fairness.
+        """
         try:
             data = self.sock.recv(READ)
         except BlockingIOError:
@@ -161,7 +162,9 @@ class Transport:
     """The connections and timers of one process. Implements ``core.world.World``."""
 
     def __init__(self, address: Address, token: bytes, folder: int) -> None:
-        """Args: our address, the cluster's token, and a descriptor of the folder of this node's unix sockets."""
+        """Args: our address, the cluster's token, and a descriptor of the folder of this node's
+        unix sockets.
+        """
         self.address = address
         self.token = token
         self.folder = folder
@@ -182,7 +185,9 @@ class Transport:
         # what the shell sets
         self.on_message: Callable[[Message, Address], None]
         self.on_lost: Callable[[Address], None]
-        self.on_stranger: Callable[[socket.socket, Hello], None] | None = None  # not for messages to us
+        self.on_stranger: Callable[[socket.socket, Hello], None] | None = (
+            None  # not for messages to us
+        )
         self.on_turn: Callable[[], None] = lambda: None  # once a turn, before messages are sent
 
     # ------------------------------------------------------------------ World
@@ -232,11 +237,15 @@ class Transport:
         connection.write(greeting.greeting)
         self.call_at(
             self.now() + GREETING_SECONDS,
-            lambda: self.refuse(connection, "no handshake within 5 s") if not connection.open else None,
+            lambda: (
+                self.refuse(connection, "no handshake within 5 s") if not connection.open else None
+            ),
         )
 
     def connect(self, to: Address) -> Connection | None:
-        """Open a connection; messages may be queued at once. None (and ``on_lost``, soon) if that fails."""
+        """Open a connection; messages may be queued at once. None (and ``on_lost``, soon) if that
+        fails.
+        """
         try:
             if to.node == self.address.node and to.node:
                 sock = connect_unix(self.folder, to.process)
@@ -259,7 +268,9 @@ class Transport:
         return connection
 
     def greeted(self, connection: Connection, hello: Hello) -> None:
-        """A caller has proved itself: it is a peer of ours, or the shell knows what to do with it."""
+        """A caller has proved itself: it is a peer of ours, or the shell knows what to do with
+        it.
+        """
         if hello.purpose == MESSAGES and hello.target == self.address.process:
             connection.greeting = None
             connection.open = True
@@ -315,12 +326,16 @@ class Transport:
                 self.on_lost(peer)
 
     def deliver(self, messages: list[Message], peer: Address) -> None:
-        """One frame's messages, in order. A message that breaks the role's assumptions ends the connection's peer."""
+        """One frame's messages, in order. A message that breaks the role's assumptions ends the
+        connection's peer.
+        """
         for message in messages:
             try:
                 self.on_message(message, peer)
             except Exception:
-                log.exception("could not handle %r from %s", type(message).__name__, peer.process.hex())
+                log.exception(
+                    "could not handle %r from %s", type(message).__name__, peer.process.hex()
+                )
 
     def flush(self) -> None:
         """Send what was queued in this turn."""

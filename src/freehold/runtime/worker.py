@@ -1,9 +1,12 @@
-"""The worker: runs tasks on its main thread, which reads its own tasks from the socket with no hand-off between.
+"""The worker: runs tasks on its main thread, which reads its own tasks from the socket with no
+hand-off between.
 
-While user code runs, the pump's background thread reads the sockets; when it takes over, the running task has been at
-it for ``pump.GRACE``, and tasks that lie behind it are given back (``Executor.slow``).
+While user code runs, the pump's background thread reads the sockets; when it takes over, the
+running task has been at it for ``pump.GRACE``, and tasks that lie behind it are given back
+(``Executor.slow``).
 
-Cancellation interrupts the main thread by a signal, so that ``time.sleep`` and blocking system calls end too.
+Cancellation interrupts the main thread by a signal, so that ``time.sleep`` and blocking system
+calls end too.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from freehold.runtime.process import (
     process_address,
     read_node_file,
 )
+from freehold.runtime.pump import GRACE
 from freehold.runtime.system_errors import SystemErrors
 from freehold.wire import serial
 from freehold.wire.failures import dump_error
@@ -50,7 +54,8 @@ from freehold.wire.messages import (
 )
 
 CANCEL: Final = signal.SIGUSR1
-#: Replies wait for each other this long (seconds) while more tasks are ready: one system call for many.
+#: Replies wait for each other this long (seconds) while more tasks are ready: one system call for
+#: many.
 REPLY_EVERY: Final = 0.001
 
 
@@ -98,7 +103,8 @@ class Worker(Process):
         self.running: Run | None = None
         self.interruptible = False
         self.main_thread = threading.get_ident()
-        self.pump.on_grace = self.on_grace
+        self.pump.on_turn = self.look_after_queue
+        self.began = 0.0
 
     def run(self) -> None:
         """Join the node and run tasks until told to stop."""
@@ -120,7 +126,6 @@ class Worker(Process):
             with self.lock:
                 run = execution.next()
                 if run is None:
-                    self.executor.slow = False
                     self.transport.flush()
                     return
             self.run_one(run)
@@ -140,6 +145,7 @@ class Worker(Process):
         assert self.assigned is not None
         context.resources = self.assigned.resources
         self.contexts.current = context
+        self.began = time.monotonic()
         self.running = run
         retry = False
         started = time.perf_counter()
@@ -213,7 +219,9 @@ class Worker(Process):
         return values
 
     def result(self, object_id: ObjectId, value: Any, run: Run) -> Value:
-        """A return value, brought to where it will be read. Handles to its references live until the reply is out."""
+        """A return value, brought to where it will be read. Handles to its references live until
+        the reply is out.
+        """
         packed = serial.serialize(value, "the return value")
         stored = self.store(object_id, packed, run.submitter)
         if packed.refs:
@@ -245,9 +253,7 @@ class Worker(Process):
         name = message.name or (definition.name if definition else "task")
         if run.cancelled:
             return SystemErrors().cancelled(name)
-        return dump_error(
-            error, function_name=name, pid=os.getpid(), node_id=short(self.node.node)
-        )
+        return dump_error(error, function_name=name, pid=os.getpid(), node_id=short(self.node.node))
 
     # ------------------------------------------------------------------ waiting inside a task
 
@@ -270,13 +276,19 @@ class Worker(Process):
                 self.executor.unblock()
                 self.transport.flush()
 
-    def on_grace(self) -> None:
-        """User code has run for a while: nothing should wait behind it."""
-        if self.running is not None:
-            with self.lock:
-                if self.running is not None:
-                    self.executor.give_way()
-                    self.transport.flush()
+    def look_after_queue(self) -> float | None:
+        """On the background thread: once the running task has been at it for GRACE, nothing waits
+        behind it. Returns the seconds until then.
+        """
+        if self.running is None or self.executor.execution.slow:
+            return None
+        left = self.began + GRACE - time.monotonic()
+        if left > 0:
+            return left
+        with self.lock:
+            self.executor.give_way()
+            self.transport.flush()
+        return None
 
     # ------------------------------------------------------------------ events
 
@@ -323,8 +335,9 @@ class Worker(Process):
 
 
 def split(value: Any, count: int, function: Any) -> Iterator[Any]:
-    """A task's return values, one per reference. A generator's are taken one by one, so that each may be stored and
-    dropped before the next is made."""
+    """A task's return values, one per reference. A generator's are taken one by one, so that each
+    may be stored and dropped before the next is made.
+    """
     if count == 1:
         yield value
         return
@@ -362,4 +375,3 @@ def main(folder: Path, start: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-

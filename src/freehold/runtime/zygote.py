@@ -1,8 +1,10 @@
-"""The zygote: forks workers in 1-3 ms instead of the 400 that a fresh interpreter with its imports takes.
+"""The zygote: forks workers in 1-3 ms instead of the 400 that a fresh interpreter with its
+imports takes.
 
-A single-threaded process with everything imported that a worker needs. It is the workers' parent, so it alone learns
-how they ended, and they die with it (PR_SET_PDEATHSIG). When its node daemon is gone it kills them and removes the
-node's folder, so that a killed daemon leaves nothing behind.
+A single-threaded process with everything imported that a worker needs. It is the workers' parent,
+so it alone learns how they ended, and they die with it (PR_SET_PDEATHSIG). When its node daemon
+is gone it kills them and removes the node's folder, so that a killed daemon leaves nothing
+behind.
 
 Requests and answers are single datagrams on a socket pair:
     daemon -> zygote   ["start", n] with the worker's stdout and stderr attached; ["kill", n]
@@ -65,7 +67,9 @@ class Zygote:
                     return
 
     def import_slow(self) -> None:
-        """numpy takes 70-100 ms to import: too much for the first workers to wait, welcome to all later ones."""
+        """numpy takes 70-100 ms to import: too much for the first workers to wait, welcome to all
+        later ones.
+        """
         self.imported = True
         with contextlib.suppress(ImportError):
             import numpy  # noqa: F401, ICN001

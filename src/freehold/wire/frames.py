@@ -1,7 +1,8 @@
 """Frames: messages to bytes and back, over a stream.
 
-A frame is a 4-byte little-endian length and that many bytes of msgpack: a list of messages. Many messages share a frame
-because what a message costs is mostly its system call and the wake-up at the other end.
+A frame is a 4-byte little-endian length and that many bytes of msgpack: a list of messages. Many
+messages share a frame because what a message costs is mostly its system call and the wake-up at
+the other end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from freehold.errors import ProtocolError
 from freehold.wire.messages import Message, Wire
 
-#: A longer frame is refused unread. The largest honest one is a task with thousands of inline arguments.
+#: A longer frame is refused unread. The largest honest one is a task with thousands of arguments.
 LONGEST: Final = 1 << 30
 #: Messages per frame: bounds how long one decode keeps the interpreter.
 BATCH: Final = 512
@@ -40,7 +41,9 @@ class Frames:
         self.needed = 4  # bytes before it is worth looking again
 
     def feed(self, data: bytes) -> Iterator[list[Message]]:
-        """Yield the messages of each frame that ``data`` completes. Raises ProtocolError for what is no frame."""
+        """Yield the messages of each frame that ``data`` completes. Raises ProtocolError for what
+        is no frame.
+        """
         if self.buffer:
             self.buffer += data
             if len(self.buffer) < self.needed:
@@ -52,14 +55,18 @@ class Frames:
         while end - start >= 4:
             length = int.from_bytes(data[start : start + 4], "little")
             if length > LONGEST:
-                raise ProtocolError(f"a frame of {length:,} bytes is announced, {LONGEST:,} is the most")
+                raise ProtocolError(
+                    f"a frame of {length:,} bytes is announced, {LONGEST:,} is the most"
+                )
             if end - start - 4 < length:
                 self.needed = length + 4
                 break
             try:
                 messages = Wire.decode(view[start + 4 : start + 4 + length])
             except msgspec.MsgspecError as error:
-                raise ProtocolError(f"a frame of {length:,} bytes is not a list of messages: {error}") from None
+                raise ProtocolError(
+                    f"a frame of {length:,} bytes is not a list of messages: {error}"
+                ) from None
             start += 4 + length
             yield messages
         else:

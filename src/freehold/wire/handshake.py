@@ -1,12 +1,12 @@
 """The handshake: both ends prove that they hold the cluster's token before a message is parsed.
 
-    server -> client   magic, version, 32 random bytes
-    client -> server   32 random bytes, HMAC(token, "client", both nonces, hello), the hello's length, the hello
-    server -> client   HMAC(token, "server", both nonces)
+    server -> client   magic, version, 32 random bytes client -> server   32 random bytes,
+    HMAC(token, "client", both nonces, hello), the hello's length, the hello server -> client
+    HMAC(token, "server", both nonces)
 
-Anyone who can send a message can run code (arguments are pickles), so nothing that comes before the proof is
-interpreted beyond fixed sizes: a stranger can cost us at most ``LONGEST_HELLO`` bytes and the patience of the shell.
-Pure: bytes in, bytes out; the nonce is given by the caller.
+Anyone who can send a message can run code (arguments are pickles), so nothing that comes before
+the proof is interpreted beyond fixed sizes: a stranger can cost us at most ``LONGEST_HELLO``
+bytes and the patience of the shell. Pure: bytes in, bytes out; the nonce is given by the caller.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ MESSAGES, DESCRIPTORS, BULK = "messages", "descriptors", "bulk"
 
 
 class Hello(msgspec.Struct, array_like=True):
-    """Who calls, whom, and what for: ``messages``, ``descriptors`` (file descriptors to come) or ``bulk`` bytes."""
+    """Who calls, whom, and what for: ``messages``, ``descriptors`` (file descriptors to come) or
+    ``bulk`` bytes.
+    """
 
     caller: Address
     target: ProcessId
@@ -67,7 +69,9 @@ class ServerSide:
             return b""
         length = int.from_bytes(self.buffer[head - 2 : head], "little")
         if length > LONGEST_HELLO:
-            raise ProtocolError(f"a hello of {length} bytes is announced, {LONGEST_HELLO} is the most")
+            raise ProtocolError(
+                f"a hello of {length} bytes is announced, {LONGEST_HELLO} is the most"
+            )
         if len(self.buffer) < head + length:
             return b""
         client, proof = self.buffer[:NONCE], self.buffer[NONCE : NONCE + 32]
@@ -94,14 +98,16 @@ class ClientSide:
         self.done = False
 
     def wants(self) -> int:
-        """How many bytes complete the next step: a caller that reads no more cannot read past the handshake."""
+        """How many bytes complete the next step: a caller that reads no more cannot read past the
+        handshake.
+        """
         return (GREETING if self.expected is None else 32) - len(self.buffer)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes; return what to send. ``done`` is set once the server has proved itself.
 
-        Raises ProtocolError if the other end does not speak this protocol, AuthenticationError if it cannot prove
-        that it holds the token.
+        Raises ProtocolError if the other end does not speak this protocol, AuthenticationError if
+        it cannot prove that it holds the token.
         """
         self.buffer += data
         if self.expected is None:

@@ -1,11 +1,13 @@
 """The protocol: every message between two processes, grouped by who talks to whom.
 
-A message is an array on the wire, its first element a number that names its type; a frame carries a list of
-messages (``frames``). On one connection messages arrive in the order sent, once. There is no acknowledgement and
-no resending: a connection that ends means that the peer is gone (``roles`` treat it so), after its last bytes.
+A message is an array on the wire, its first element a number that names its type; a frame carries
+a list of messages (``frames``). On one connection messages arrive in the order sent, once. There
+is no acknowledgement and no resending: a connection that ends means that the peer is gone
+(``roles`` treat it so), after its last bytes.
 
-Words: the *owner* of an object is the process that made its reference; a *borrower* is any other process that
-holds one. A *lease* is the right to run tasks of one scheduling class on one worker, granted by that worker's node.
+Words: the *owner* of an object is the process that made its reference; a *borrower* is any other
+process that holds one. A *lease* is the right to run tasks of one scheduling class on one worker,
+granted by that worker's node.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ class Record(msgspec.Struct, array_like=True, gc=False):
 
 
 class Address(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Where a process is reached: by unix socket on its own machine, else through its node's TCP port."""
+    """Where a process is reached: by unix socket on its own machine, else through its node's TCP
+    port.
+    """
 
     process: ProcessId
     node: NodeId
@@ -44,9 +48,9 @@ INLINE, STORED, FAILED = 0, 1, 2
 class Value(Record):
     """What is known of a finished object.
 
-    ``kind`` INLINE: ``data`` is the value's blob. STORED: the blob of ``size`` bytes lies in the stores of
-    ``nodes``. FAILED: ``data`` is a shipped exception. ``contains``: the references inside the value, in the order
-    in which the blob numbers them.
+    ``kind`` INLINE: ``data`` is the value's blob. STORED: the blob of ``size`` bytes lies in the
+    stores of ``nodes``. FAILED: ``data`` is a shipped exception. ``contains``: the references
+    inside the value, in the order in which the blob numbers them.
     """
 
     kind: int
@@ -78,7 +82,8 @@ class Death(Record):
 
 
 class DefineFunction(Record, tag=1):
-    """Owner to worker, before the first task that uses it on this connection: a function's pickled form.
+    """Owner to worker, before the first task that uses it on this connection: a function's
+    pickled form.
 
     ``references``: how many references it captured; they are the last of every task's ``borrowed``.
     """
@@ -90,10 +95,11 @@ class DefineFunction(Record, tag=1):
 
 
 class PushTask(Record, tag=2):
-    """Owner to leased worker: run this. A repeated (task, attempt) is the same task and is answered once.
+    """Owner to leased worker: run this. A repeated (task, attempt) is the same task and is
+    answered once.
 
-    ``args`` is the blob of ``(args, kwargs)`` in which ``deps`` stand as numbered slots; ``borrowed`` are the
-    references inside it. ``depth`` is how many tasks stand above this one.
+    ``args`` is the blob of ``(args, kwargs)`` in which ``deps`` stand as numbered slots;
+    ``borrowed`` are the references inside it. ``depth`` is how many tasks stand above this one.
     """
 
     task: TaskId
@@ -110,7 +116,8 @@ class PushTask(Record, tag=2):
 
 
 class TaskDone(Record, tag=3):
-    """Worker to owner: the results. ``micros`` is the time in user code, for the depth of the pipeline.
+    """Worker to owner: the results. ``micros`` is the time in user code, for the depth of the
+    pipeline.
 
     ``retry`` says that the exception is one the user asked to retry.
     """
@@ -123,21 +130,27 @@ class TaskDone(Record, tag=3):
 
 
 class TaskReturned(Record, tag=4):
-    """Worker to owner: not begun and will not be (the worker is blocked or busy for long): place it elsewhere."""
+    """Worker to owner: not begun and will not be (the worker is blocked or busy for long): place
+    it elsewhere.
+    """
 
     task: TaskId
     attempt: int
 
 
 class TaskStarted(Record, tag=5):
-    """Worker to owner: this task has been running for a while (see execution); for explanations and pipelining."""
+    """Worker to owner: this task has been running for a while (see execution); for explanations
+    and pipelining.
+    """
 
     task: TaskId
     attempt: int
 
 
 class CancelTask(Record, tag=6):
-    """Owner to worker: raise TaskCancelledError in the task if it runs, drop it if not; children too if recursive."""
+    """Owner to worker: raise TaskCancelledError in the task if it runs, drop it if not; children
+    too if recursive.
+    """
 
     task: TaskId
     force: bool
@@ -148,7 +161,9 @@ class CancelTask(Record, tag=6):
 
 
 class Locate(Record, tag=10):
-    """Borrower to owner: tell me when this object is finished. Answered by Located, at once or later."""
+    """Borrower to owner: tell me when this object is finished. Answered by Located, at once or
+    later.
+    """
 
     object: ObjectId
     stale: list[NodeId] = []  #: nodes that were asked and did not have it
@@ -162,7 +177,9 @@ class Located(Record, tag=11):
 
 
 class Release(Record, tag=12):
-    """Borrower to owner: I hold it no more. ``count`` is how often I had been given it since the last release."""
+    """Borrower to owner: I hold it no more. ``count`` is how often I had been given it since the
+    last release.
+    """
 
     object: ObjectId
     count: int
@@ -176,23 +193,29 @@ class Provide(Record, tag=13):
 
 
 class Introduce(Record, tag=14):
-    """Owner to taker: you are counted; a reference to this object that came from ``giver`` may be used."""
+    """Owner to taker: you are counted; a reference to this object that came from ``giver`` may be
+    used.
+    """
 
     ref: Reference
     giver: ProcessId
 
 
 class Gone(Record, tag=15):
-    """Owner to borrowers: ``process`` has ended and been drained: no introduction on its word will follow."""
+    """Owner to borrowers: ``process`` has ended and been drained: no introduction on its word
+    will follow.
+    """
 
     process: ProcessId
 
 
-# --------------------------------------------------------------------------- owner <-> node: leases
+# --------------------------------------------------------------------------- owner <-> node: leas
 
 
 class RequestLease(Record, tag=20):
-    """Owner to node: a worker for tasks of this shape, please. ``hops`` counts redirections so far."""
+    """Owner to node: a worker for tasks of this shape, please. ``hops`` counts redirections so
+    far.
+    """
 
     lease: LeaseId
     owner: Address
@@ -220,7 +243,9 @@ class LeaseRedirected(Record, tag=22):
 
 
 class LeaseRefused(Record, tag=23):
-    """Node to owner: no node of the cluster can ever grant this; ``reason`` names the nearest miss."""
+    """Node to owner: no node of the cluster can ever grant this; ``reason`` names the nearest
+    miss.
+    """
 
     lease: LeaseId
     reason: str
@@ -233,7 +258,9 @@ class ReturnLease(Record, tag=24):
 
 
 class LeaseWanted(Record, tag=25):
-    """Node to owner: others have been waiting; return the lease once the tasks already pushed are done."""
+    """Node to owner: others have been waiting; return the lease once the tasks already pushed are
+    done.
+    """
 
     lease: LeaseId
 
@@ -256,7 +283,9 @@ class StillQueued(Record, tag=27):
 
 
 class Register(Record, tag=30):
-    """First message of a driver or worker to its node. ``token`` is the worker's start number, 0 for a driver."""
+    """First message of a driver or worker to its node. ``token`` is the worker's start number, 0
+    for a driver.
+    """
 
     address: Address
     pid: int
@@ -278,7 +307,9 @@ class Registered(Record, tag=31):
 
 
 class AssignJob(Record, tag=32):
-    """Node to worker, before each lease: whose tasks it runs, where that job imports from, what the lease holds."""
+    """Node to worker, before each lease: whose tasks it runs, where that job imports from, what
+    the lease holds.
+    """
 
     job: JobId
     driver: Address
@@ -297,7 +328,9 @@ class CreateObject(Record, tag=33):
 
 
 class ObjectCreated(Record, tag=34):
-    """Node: write the blob at ``offset``; then SealObject. A negative offset: refused, see ``reason``."""
+    """Node: write the blob at ``offset``; then SealObject. A negative offset: refused, see
+    ``reason``.
+    """
 
     object: ObjectId
     offset: int
@@ -317,7 +350,9 @@ class AbortObject(Record, tag=36):
 
 
 class FetchObject(Record, tag=37):
-    """Process to its node: bring the object here and pin it for me. Answered by ObjectReady or ObjectMissing."""
+    """Process to its node: bring the object here and pin it for me. Answered by ObjectReady or
+    ObjectMissing.
+    """
 
     object: ObjectId
     size: int
@@ -378,7 +413,9 @@ class Unblocked(Record, tag=45):
 
 
 class LogLines(Record, tag=46):
-    """Node to driver: lines that a worker of its job printed. ``error`` tells stderr from stdout."""
+    """Node to driver: lines that a worker of its job printed. ``error`` tells stderr from
+    stdout.
+    """
 
     pid: int
     host: str
@@ -392,7 +429,9 @@ class Leave(Record, tag=47):
 
 
 class Stop(Record, tag=48):
-    """Node to worker: exit in good order. Anyone with the token to a node or the head: stop everything."""
+    """Node to worker: exit in good order. Anyone with the token to a node or the head: stop
+    everything.
+    """
 
 
 # --------------------------------------------------------------------------- node <-> head
@@ -429,13 +468,17 @@ class Joined(Record, tag=61):
 
 
 class NodeChanged(Record, tag=62):
-    """Node to head, and head to every other node: what is free there now; or, not alive, that it is gone."""
+    """Node to head, and head to every other node: what is free there now; or, not alive, that it
+    is gone.
+    """
 
     info: NodeInfo
 
 
 class JobStarted(Record, tag=63):
-    """Node to head to every node: a driver is up. Nodes need its import path before they run its tasks."""
+    """Node to head to every node: a driver is up. Nodes need its import path before they run its
+    tasks.
+    """
 
     job: JobId
     driver: Address
