@@ -70,9 +70,14 @@ class Fake:
             made_ref.value, made_ref.task = value, None
         return ref.value
 
-    def wait(self, refs: list[Ref], num_returns: int, fetch_local: bool) -> Any:
-        assert num_returns == 1
+    def wait(
+        self, refs: list[Ref], num_returns: int, fetch_local: bool, timeout: float | None = None
+    ) -> Any:
         assert not fetch_local
+        if timeout is not None:  # cancelled tasks are seen to their end
+            assert num_returns == len(refs) <= self.cancelled
+            return refs, []
+        assert num_returns == 1
         chosen = refs[-1 if self.last_first else 0]
         with suppress(Exception):  # an error is raised by get, not by wait
             self.run(chosen)
@@ -89,7 +94,7 @@ class Fake:
         resources = {"CPU": float(self.cpus), "object_store_memory": float(self.store_bytes)}
         return [{"NodeID": "here", "Alive": True, "Resources": resources}]
 
-    def init(self, **options: Any) -> None:
+    def init(self, address: str | None = None, **options: Any) -> None:
         self.options = options
 
     def shutdown(self) -> None:

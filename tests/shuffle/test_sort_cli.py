@@ -121,7 +121,7 @@ def test_memory_reaches_the_cluster(fake: Any, tmp_path: Path, monkeypatch: Any)
     """Goal: --object-store-memory is passed on in bytes. Method: look at init's options."""
     invoke("gen", "--records", 10, tmp_path / "in")
     seen: list[Any] = []
-    monkeypatch.setattr("freehold.init", lambda **options: seen.append(options))
+    monkeypatch.setattr("freehold.init", lambda *_, **options: seen.append(options))
     ran = invoke("run", tmp_path / "in", tmp_path / "out", "--object-store-memory", "512MiB")
     assert ran.exit_code == 0, ran.output
     assert seen == [{"object_store_memory": 512 << 20}]

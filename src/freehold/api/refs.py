@@ -72,6 +72,13 @@ class ObjectRef(BareRef, Generic[T_co]):
     def __hash__(self) -> int:
         return hash(self._ref.object)
 
+    # A reference never changes, so a copy is the reference itself; __reduce__ is for travel only.
+    def __copy__(self) -> ObjectRef[T]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T]:
+        return self
+
     def __repr__(self) -> str:
         return f"ObjectRef({self.hex()})"
 

@@ -304,11 +304,10 @@ class _Decorator:
         return _decorate(function, self.options)
 
 
-class _ManyDecorator(_Decorator):
+class _ManyDecorator(Protocol):
     """The same with ``num_returns``, as a type checker sees it."""
 
-    def __call__(self, function: Callable[P, R]) -> ManyReturns[P]:
-        raise NotImplementedError  # never made
+    def __call__(self, function: Callable[P, R]) -> ManyReturns[P]: ...
 
 
 def _decorate(function: Callable[P, R], options: Options) -> RemoteFunction[P, R]:

@@ -6,16 +6,18 @@ import atexit
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freehold import resources as amounts
 from freehold.errors import AlreadyInitializedError, NotInitializedError
 from freehold.ids import short
-from freehold.runtime import current, launch, machine, noded, places
+from freehold.runtime import current, machine, places
 from freehold.runtime.driver import Driver
-from freehold.runtime.headd import head_address
 from freehold.runtime.process import Process
 from freehold.wire.messages import Describe, Description, NodeInfo
+
+if TYPE_CHECKING:
+    from freehold.runtime import noded
 
 _starting = threading.Lock()
 
@@ -83,6 +85,8 @@ def init(
             "spill_folders": spill_folders,
             "spill_quota": spill_quota,
         }
+        from freehold.runtime import launch  # late: what it imports only a starter needs (60 ms)
+
         started = None
         if address == "local":
             settings = local_settings(**offer, infeasible_grace=infeasible_grace)  # type: ignore[arg-type]
@@ -123,6 +127,8 @@ def local_settings(
     infeasible_grace: float,
 ) -> noded.Settings:
     """Settings of a first node with a head, on loopback, in a session of its own."""
+    from freehold.runtime import headd, launch, noded
+
     offer = machine.offer(num_cpus, num_gpus, memory, resources)
     store = machine.store_bytes(object_store_memory)
     places.sweep()
@@ -130,7 +136,7 @@ def local_settings(
     return noded.Settings(
         session=str(session),
         node=launch.new_node_id(),
-        head=head_address("127.0.0.1", 0),
+        head=headd.head_address("127.0.0.1", 0),
         host="127.0.0.1",
         resources=offer,
         store_bytes=store,

@@ -153,22 +153,26 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Non
 
     import freehold as fh
     from freehold.errors import FreeholdError, TaskError
+    from freehold.runtime.machine import store_bytes
     from freehold.shuffle.files import RecordFileError
 
-    memory = {} if store is None else {"object_store_memory": store}
+    # Nodes of one machine share what one node would take.
+    memory = {"object_store_memory": store or store_bytes(None) // nodes}
     try:
         if nodes > 1:
             from freehold.testing import Cluster
 
             cpus = max(1, (os.cpu_count() or 1) // nodes)
-            with Cluster(nodes=nodes, num_cpus=cpus, **memory) as cluster:
+            # Nodes of one machine share what a single one would take.
+            store = store or store_bytes(None) // nodes
+            with Cluster(nodes=nodes, num_cpus=cpus, object_store_memory=store) as cluster:
                 fh.init(address=cluster.address)
                 try:
                     yield
                 finally:
                     fh.shutdown()
         else:
-            fh.init(address=address) if address else fh.init(**memory)
+            fh.init(address, object_store_memory=store)
             try:
                 yield
             finally:
@@ -237,7 +241,7 @@ def _print_report(report: Report) -> None:
         table.add_row(stage, f"{seconds:.2f}", speed, str(sum(nodes.values()) or ""), where)
     total = report.seconds_total
     table.add_row("total", f"{total:.2f}", rate(total), "", "")
-    spilled = "" if report.spilled_bytes is None else f", {report.spilled_bytes:,} bytes spilled"
+    spilled = f", {report.spilled_peak:,} bytes spilled" if report.spilled_peak else ""
     console = Console(highlight=False)
     console.print(
         f"{report.records:,} records, {report.bytes:,} bytes, "

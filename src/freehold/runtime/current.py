@@ -4,6 +4,7 @@ everything in ``api``.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,17 @@ _process: Process | None = None
 def process() -> Process | None:
     """The core, or None before ``init``."""
     return _process
+
+
+def forget_after_fork() -> None:
+    """In a forked child: the sockets belong to the parent, the threads are gone. Start anew."""
+    global _process
+    if _process is not None:
+        _process.abandon()
+        _process = None
+
+
+os.register_at_fork(after_in_child=forget_after_fork)
 
 
 def set_process(process: Process | None) -> None:

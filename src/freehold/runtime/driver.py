@@ -9,13 +9,18 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from freehold.ids import TaskId
 from freehold.roles.owner import Owner
-from freehold.runtime import current, launch, places
+from freehold.runtime import current, places
+from freehold.runtime.interrupts import CtrlC
 from freehold.runtime.process import Context, Process, new_job, process_address
 from freehold.runtime.system_errors import SystemErrors
 from freehold.wire.messages import Address, Leave, LogLines, Message, Register
+
+if TYPE_CHECKING:
+    from freehold.runtime import launch
 
 
 class Driver(Process):
@@ -49,6 +54,7 @@ class Driver(Process):
             )
         )
         self.pump.start()
+        self.ctrl_c = CtrlC(self.transport)
 
     def other_message(self, message: Message, peer: Address) -> None:
         """Lines that our workers printed."""
@@ -59,12 +65,15 @@ class Driver(Process):
 
     def leave(self) -> None:
         """End the job and let go of the cluster; stop it if this process started it."""
+        self.ctrl_c.remove()
         self.printer.finish()
         with self.lock:
             self.transport.send(self.node, Leave())
             self.transport.flush()
         self.close()
         if self.started is not None:
+            from freehold.runtime import launch
+
             launch.stop(self.started)
 
 

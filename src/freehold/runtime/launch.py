@@ -101,7 +101,8 @@ def end_head(session: Path) -> None:
 
 def child_environment() -> dict[str, str]:
     """The daemon imports the same freehold as we do, wherever that came from. It has the token
-    from its session's folder."""
+    from its session's folder.
+    """
     environment = dict(os.environ)
     environment.pop("FREEHOLD_TOKEN", None)
     source = str(Path(__file__).resolve().parents[2])
@@ -157,7 +158,7 @@ def main() -> None:
                     daemon.watch_lifeline(settings.lifeline)
                 daemon.run()
             except BaseException:
-                logging.exception("the head failed")
+                logging.getLogger("freehold").exception("the head failed")
             finally:
                 os._exit(0)
         listener.close()

@@ -64,6 +64,6 @@ def store_bytes(asked: int | None) -> int:
         raise TypeError(f"object_store_memory must be bytes, not {asked!r}")
     if not LEAST_STORE <= asked <= total:
         raise ValueError(
-            f"object_store_memory={asked:,}: must be between 1 MiB and the machine's memory, {total:,}"
+            f"object_store_memory={asked:,}: must be between 1 MiB and {total:,} bytes"
         )
     return asked

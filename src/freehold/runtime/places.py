@@ -17,7 +17,6 @@ last one out removes the session's. What a crash of everything leaves is swept b
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
 import time
@@ -87,9 +86,9 @@ def home() -> Path:
 
 def new_session(token: bytes | None = None) -> tuple[Path, bytes]:
     """A fresh session folder and its token."""
-    path = home() / f"s-{secrets.token_hex(4)}"
+    path = home() / f"s-{os.urandom(4).hex()}"
     path.mkdir(mode=0o700)
-    token = token or secrets.token_hex(32).encode()
+    token = token or os.urandom(32).hex().encode()
     descriptor = os.open(path / "token", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(token)
@@ -125,7 +124,8 @@ def write_head_file(session: Path, file: NodeFile) -> Path:
 
 def nodes_here() -> Iterator[tuple[Path, NodeFile]]:
     """The nodes that run on this machine, longest up first, with their folders. Dead ones are
-    passed over."""
+    passed over.
+    """
     yield from _living(NODE_FILE)
 
 
@@ -159,7 +159,8 @@ def find_node(address: str | None) -> tuple[Path, NodeFile]:
     (host:port).
 
     None or "auto": any cluster, one that was started by hand before one that a program started
-    for itself. Raises ClusterUnreachableError, naming what was looked for and what was found."""
+    for itself. Raises ClusterUnreachableError, naming what was looked for and what was found.
+    """
     found = sorted(nodes_here(), key=lambda node: not node[1].shared)
     wanted = numeric(address) if address else None
     for folder, file in found:

@@ -388,6 +388,10 @@ class Process:
 
     # ------------------------------------------------------------------ the end
 
+    def abandon(self) -> None:
+        """In a forked child: touch nothing that the parent uses, and make every use an error."""
+        self.closed = self.transport.closed = True
+
     def close(self) -> None:
         """Leave: stop reading, close every connection."""
         self.closed = True

@@ -84,10 +84,14 @@ class Pump:
                     finally:
                         self.leave()
                 else:
-                    signal.acquire(timeout=1.0 if left is None else min(left, 1.0))
+                    self.follow(signal, 1.0 if left is None else min(left, 1.0))
         finally:
             self.waiting -= 1
         return True
+
+    def follow(self, signal: threading.Semaphore, timeout: float) -> None:
+        """Sleep until another thread, which reads the sockets, has made it done."""
+        signal.acquire(timeout=timeout)
 
     def take_lead(self) -> bool:
         """Become the leader; the background thread gives way at once."""
@@ -109,7 +113,8 @@ class Pump:
 
     def drive(self, awaited: Awaited, deadline: float | None) -> None:
         """Poll until it is done, the deadline is reached, or another thread waits too (then the
-        background thread leads)."""
+        background thread leads).
+        """
         poll = self.transport.poll
         spin_until = time.perf_counter() + SPIN
         while not awaited.done:
@@ -117,7 +122,7 @@ class Pump:
                 if poll(0.0):
                     spin_until = time.perf_counter() + SPIN
                 continue
-            if self.waiting > 1 or self.stopped:
+            if self.crowded() or self.stopped:
                 return
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -139,7 +144,7 @@ class Pump:
 
     def stand_by(self) -> None:
         """Return when nobody has led for GRACE, or when several threads wait and none leads."""
-        seen: int | None = None
+        seen = self.led - 1
         looks = 0
         while not self.stopped:
             if self.lead.locked():
@@ -147,15 +152,20 @@ class Pump:
                 if looks > PATIENT_LOOKS and self.waiting == 1:
                     self.sleep_until_left()
                     looks = 0
-            elif seen == self.led or self.waiting > 1:
+            elif self.crowded() or self.led == seen:
                 return
             seen = self.led
             self.bell.acquire(timeout=GRACE)
 
+    def crowded(self) -> bool:
+        """Whether several threads wait."""
+        return self.waiting > 1
+
     def sleep_until_left(self) -> None:
         """Someone leads and has nothing to do: sleep until it leaves. ``leave`` releases the lead
         first and looks at ``asleep`` then; we do it the other way round, so one of us sees the
-        other."""
+        other.
+        """
         self.asleep = True
         if self.lead.locked():
             self.bell.acquire()

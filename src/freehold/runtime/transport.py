@@ -182,6 +182,7 @@ class Transport:
         self.refusals: set[str] = set()
         self.listeners: list[socket.socket] = []
         self.closed = False
+        self.sleeping = 0  # the thread that waits for events; see ``interrupts``
         # what the shell sets
         self.on_message: Callable[[Message, Address], None]
         self.on_lost: Callable[[Address], None]
@@ -384,10 +385,15 @@ class Transport:
 
     def poll(self, timeout: float | None = None) -> bool:
         """Wait for events at most ``timeout`` seconds and handle them. False if there were none."""
-        try:
-            events = self.epoll.poll(self.patience(timeout))
-        except InterruptedError:
-            return False
+        patience = self.patience(timeout)
+        if patience:
+            self.sleeping = threading.get_ident()
+            try:
+                events = self.epoll.poll(patience)
+            finally:
+                self.sleeping = 0
+        else:
+            events = self.epoll.poll(0)
         if not (events or self.timers or self.calls):
             return False
         with self.lock:

@@ -29,6 +29,7 @@ from freehold.core.execution import Run
 from freehold.ids import FunctionId, ObjectId, TaskId, return_id, short
 from freehold.roles.executor import Executor
 from freehold.runtime import current, places
+from freehold.runtime.interrupts import again, may_raise
 from freehold.runtime.process import (
     LEND_AFTER,
     Context,
@@ -329,6 +330,9 @@ class Worker(Process):
         """On the main thread, between two bytecodes of whatever it runs."""
         run = self.running
         if self.interruptible and run is not None and run.cancelled:
+            if not may_raise(frame, self.transport):
+                again(CANCEL)
+                return
             self.interruptible = False
             name = run.message.name
             raise errors.TaskCancelledError(f"{name}() was cancelled", function_name=name)

@@ -188,8 +188,11 @@ def clear_for_output(folder: Path, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise RecordFileError(f"{folder} is a file: give a folder for the output")
-    folder.mkdir(parents=True, exist_ok=True)
-    present = sorted(folder.iterdir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        present = sorted(folder.iterdir())
+    except OSError as error:
+        raise RecordFileError(f"cannot write in {folder}: {error.strerror}") from error
     if present and not overwrite:
         raise RecordFileError(
             f"{folder} is not empty ({present[0].name} is there): "

@@ -28,6 +28,10 @@ from typing import Any
 
 import freehold as fh
 
+#: Seconds for cancelled tasks to end. A task is interrupted between two calls into numpy or the
+#: system, of which the longest (a radix pass, a write of 1 MiB to a busy disk) takes far less.
+CANCEL_PATIENCE = 5.0
+
 
 def shuffle(
     blocks: Iterable[Any],
@@ -74,7 +78,8 @@ def bounded(refs: Iterable[Any], window: int) -> Iterator[Any]:
 
     ``refs`` is consumed lazily: when taking the next ref submits a task, as a generator does,
     this bounds the tasks in flight. ``fetch_local=False``: waiting moves no data. When a task
-    fails, or the user interrupts, those still pending are cancelled.
+    fails, or the user interrupts, those still pending are cancelled and seen to their end, so
+    that they have put away what they had in hand before the caller's own clean-up.
     """
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
@@ -90,4 +95,6 @@ def bounded(refs: Iterable[Any], window: int) -> Iterator[Any]:
     except (Exception, KeyboardInterrupt):
         for ref in pending:
             fh.cancel(ref)
+        if pending:
+            fh.wait(pending, num_returns=len(pending), timeout=CANCEL_PATIENCE, fetch_local=False)
         raise

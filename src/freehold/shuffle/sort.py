@@ -62,6 +62,9 @@ SAMPLES = 100
 #: What a node's object store is taken to hold when the cluster does not say.
 STORE_ASSUMED = 1 << 30
 
+#: Seconds between two looks at how much is spilled; nodes report every 0.1 s, a look costs 0.2 ms.
+LOOK_EVERY = 0.25
+
 #: progress(stage, bytes done, bytes of the stage in all)
 Progress = Callable[[str, int, int], None]
 
@@ -97,7 +100,8 @@ class Plan:
 @dataclass(slots=True)
 class Report:
     """What was done. ``seconds`` by stage; ``busy`` is the sum over the stage's tasks;
-    ``tasks[stage][node]`` counts tasks; ``spilled_bytes`` is None where the runtime does not say.
+    ``tasks[stage][node]`` counts tasks; ``spilled_peak`` is the most bytes seen on disk at once,
+    over all nodes, looked at every ``LOOK_EVERY`` seconds and at the end of the maps.
     """
 
     records: int
@@ -107,7 +111,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
     tasks: dict[str, Counter[str]] = field(default_factory=dict)
-    spilled_bytes: int | None = None
+    spilled_peak: int = 0
 
     @property
     def seconds_total(self) -> float:
@@ -165,6 +169,7 @@ def _run(
     )
     left = {"map": len(plan.slices), "reduce": len(outputs)}
     moved: Counter[str] = Counter()
+    looked = 0.0
     for stage in left:
         report.seconds[stage] = report.busy[stage] = 0.0
         report.tasks[stage] = Counter()
@@ -174,6 +179,9 @@ def _run(
         report.busy[done.stage] += done.seconds
         report.tasks[done.stage][done.node] += 1
         tell(done.stage, moved[done.stage], report.bytes)
+        if time.monotonic() > looked + LOOK_EVERY or not left[done.stage]:
+            report.spilled_peak = max(report.spilled_peak, spilled_now())
+            looked = time.monotonic()
         if not left[done.stage]:
             report.seconds[done.stage] = clock.lap()
     for stage in left:
@@ -193,6 +201,7 @@ def make_plan(source: Path, resources: Resources, partitions: int | None = None)
     total = count * RECORD
     if partitions is None:
         partitions = _tasks(total, partition_bytes(total, resources), resources.cpus)
+    refuse_large_partitions(total, partitions, resources)
     size = block_bytes(total, total // partitions, resources)
     blocks = _tasks(total, size, resources.cpus)
     slices = tuple(files.slices(inputs, max(1, math.ceil(count / blocks))))
@@ -225,6 +234,20 @@ def _share(resources: Resources) -> int:
     return resources.store_bytes * resources.nodes // max(resources.nodes, resources.cpus)
 
 
+def refuse_large_partitions(total: int, partitions: int, resources: Resources) -> None:
+    """A reduce task has its whole partition in its node's store, and the next task's may wait
+    there already: those of a node must fit in half of the store.
+    """
+    running = math.ceil(min(partitions, resources.cpus) / resources.nodes)
+    most = resources.store_bytes // 2 // running
+    if total > most * partitions:
+        raise RecordFileError(
+            f"partitions of {total // partitions:,} bytes do not fit in an object store of "
+            f"{resources.store_bytes:,} bytes, of which the {running} being reduced on a node may "
+            f"fill half: give {math.ceil(2 * total / _share(resources))} partitions or more"
+        )
+
+
 def cluster_resources() -> Resources:
     """The cluster as the plan needs it; the least store of any node counts."""
     nodes = [node for node in fh.nodes() if node.get("Alive", True)]
@@ -232,6 +255,11 @@ def cluster_resources() -> Resources:
     cpus = int(sum(node.get("CPU", 0) for node in has))
     stores = [int(node["object_store_memory"]) for node in has if "object_store_memory" in node]
     return Resources(max(1, cpus), max(1, len(nodes)), min(stores, default=STORE_ASSUMED))
+
+
+def spilled_now() -> int:
+    """Bytes that lie in spill files on all nodes."""
+    return sum(int(node.get("SpilledBytes", 0)) for node in fh.nodes() if node.get("Alive", True))
 
 
 def refuse_same_folder(inputs: Sequence[Path], target: Path) -> None:

@@ -1,0 +1,487 @@
+"""``freehold start``, ``stop`` and ``status``: a cluster that outlives the program that uses it.
+
+Theory of operation
+-------------------
+``start`` checks all that can be wrong before it starts a daemon (address, token, version, port), so
+that the error is one line; then it launches the node in a session of its own and returns when the
+node has joined. With ``--block`` it stays, and the node ends with it.
+
+Nothing listens beyond loopback unless ``--host`` names another address of this machine. A daemon
+listens on one address, the one it tells others: "every address" is refused, since nobody can be
+told to connect to 0.0.0.0.
+
+The token never stands on a command line, which every user of a machine can read: it comes from a
+file of ours, from standard input, from $FREEHOLD_TOKEN, or from the session's folder when the
+cluster has a node on this machine already.
+
+``stop`` finds nodes and heads by the files in their folders and ends them by signal: it needs no
+token, and works on a daemon whose cluster is gone. ``status`` asks the head and each node.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import click
+
+from freehold.cli.sort import size
+from freehold.errors import FreeholdError
+from freehold.observe import cluster as observe
+from freehold.resources import CPU, GPU, MEMORY, UNIT
+from freehold.runtime import launch, machine, noded, places
+from freehold.runtime.headd import head_address
+from freehold.wire.messages import Address, NodeInfo
+
+Place = tuple[Path, places.NodeFile]
+
+LOOPBACK = "127.0.0.1"
+#: Seconds that daemons have to end in good order before they are killed.
+PATIENCE = 5.0
+
+
+class Join(NamedTuple):
+    """What a new node joins: the session's folder here, and the head's address."""
+
+    session: Path
+    head: Address
+
+
+def _fail(message: str) -> NoReturn:
+    """One line for the user; status 1."""
+    raise click.ClickException(message)
+
+
+# ------------------------------------------------------------------ start
+
+
+def _labels(text: str) -> dict[str, str]:
+    """zone=a,disk=ssd"""
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE,NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _resources(text: str) -> dict[str, float]:
+    """{"disk": 4}"""
+    try:
+        amounts = json.loads(text)
+    except ValueError:
+        amounts = None
+    if not isinstance(amounts, dict):
+        raise click.BadParameter(f"{text!r} is not a JSON object: write '{{\"disk\": 4}}'")
+    return amounts
+
+
+@click.command()
+@click.option("--head", is_flag=True, help="Start a new cluster: a head and its first node.")
+@click.option("--address", metavar="HOST:PORT", help="Join the cluster with this head.")
+@click.option("--host", metavar="ADDRESS", help="Listen on this address of this machine.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the head [default: any free one].")
+@click.option("--token-file", metavar="FILE", help="The cluster's token; - reads standard input.")
+@click.option("--num-cpus", type=float, help="[default: what this machine has]")
+@click.option("--num-gpus", type=float)
+@click.option("--memory", type=size, metavar="SIZE", help="For tasks: 16GiB.")
+@click.option("--resources", type=_resources, metavar="JSON", help="Custom ones: '{\"disk\": 4}'.")
+@click.option("--labels", type=_labels, metavar="K=V,...", help="For placement by label.")
+@click.option("--object-store-memory", "store", type=size, metavar="SIZE", help="4GiB.")
+@click.option("--spill-folder", "spill", multiple=True, metavar="DIR", help="May be repeated.")
+@click.option("--spill-quota", type=size, metavar="SIZE", help="At most this much on disk.")
+@click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops the node.")
+def start(
+    head: bool,
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    token_file: str | None,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    memory: int | None,
+    resources: dict[str, float] | None,
+    labels: dict[str, str] | None,
+    store: int | None,
+    spill: Sequence[str],
+    spill_quota: int | None,
+    block: bool,
+) -> None:
+    """Start a cluster on this machine (--head), or a node that joins one (--address).
+
+    It runs in the background until 'freehold stop'. Only this machine can reach it unless --host
+    names another of its addresses.
+    """
+    if head == (address is not None):
+        raise click.UsageError("say either --head (a new cluster) or --address HOST:PORT (join)")
+    if address is not None and port is not None:
+        raise click.UsageError("--port is the head's; a node that joins takes any free one")
+    try:
+        offer = machine.offer(num_cpus, num_gpus, memory, resources)
+        store_bytes = machine.store_bytes(store)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    folders = [_folder(name) for name in spill]
+    token = _given_token(token_file)
+    listen = _own_address(host or LOOPBACK)
+    _home()
+    if address is None:
+        join = _new_cluster(listen, port or 0, token)
+    else:
+        join = _running_cluster(_head_at(address), token, host)
+    settings = noded.Settings(
+        session=str(join.session),
+        node=launch.new_node_id(),
+        head=join.head,
+        host=listen,
+        resources=offer,
+        store_bytes=store_bytes,
+        labels=labels or {},
+        spill_folders=folders,
+        spill_quota=spill_quota,
+        start_head=head,
+        shared=True,
+    )
+    try:
+        started = launch.start(settings, tied=block)
+    except FreeholdError as error:
+        _fail(str(error))
+    started.process.returncode = None if block else 0  # it outlives us: nothing to wait for
+    _tell(started, head=head, store=store_bytes, offer=offer)
+    if block:
+        _stay(started)
+
+
+def _home() -> None:
+    """Have the home folder checked and cleared of what the dead left."""
+    try:
+        places.sweep()
+    except PermissionError as error:
+        _fail(str(error))
+
+
+def _folder(name: str) -> str:
+    """A spill folder, absolute: daemons run in /."""
+    path = Path(name).absolute()
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        _fail(f"--spill-folder {path} is not a folder that you can write to")
+    return str(path)
+
+
+def _given_token(name: str | None) -> bytes | None:
+    """The token from --token-file or $FREEHOLD_TOKEN, if given."""
+    if name == "-":
+        token = sys.stdin.buffer.read()
+    elif name is not None:
+        try:
+            with open(name, "rb") as file:  # noqa: PTH123  # also a pipe: <(ssh head cat token)
+                mode = os.fstat(file.fileno()).st_mode
+                if stat.S_ISREG(mode) and mode & 0o077:
+                    _fail(f"{name} can be read by others: run chmod 600 {name}")
+                token = file.read()
+        except OSError as error:
+            _fail(f"--token-file {name}: {error.strerror}")
+    else:
+        token = os.environ.get("FREEHOLD_TOKEN", "").encode()
+        if not token:
+            return None
+    token = token.strip()
+    if len(token) < 16:  # whoever guesses it runs code as us
+        _fail(f"the token has {len(token)} bytes: that is none, or too short to be a secret")
+    return token
+
+
+def _own_address(host: str) -> str:
+    """The IPv4 address to listen on: one of this machine, not "all of them"."""
+    numeric = _resolve(host)
+    if ipaddress.ip_address(numeric).is_unspecified:
+        _fail(
+            f"--host {host} is no address that others can be told: name the one by which they "
+            "reach this machine"
+        )
+    try:
+        socket.create_server((numeric, 0)).close()
+    except OSError as error:
+        _fail(
+            f"cannot listen on {host}: {os.strerror(error.errno or 0)}; name an address of this machine"
+        )
+    return numeric
+
+
+def _resolve(host: str) -> str:
+    try:
+        return socket.gethostbyname(host)
+    except (OSError, UnicodeError):
+        _fail(f"{host!r} is not a host that is known here (IPv4 only)")
+
+
+def _head_at(address: str) -> Address:
+    """HOST:PORT as the head's address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        _fail(f"{address!r} is not HOST:PORT")
+    return head_address(_resolve(host), int(port))
+
+
+def _new_cluster(host: str, port: int, token: bytes | None) -> Join:
+    """A session for a new cluster."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        _fail(
+            f"port {port} on {host} cannot be used: {os.strerror(error.errno or 0)}; choose another --port"
+        )
+    others = [places.place(file.head) for _, file in places.heads_here() if file.shared]
+    if others:
+        click.echo(
+            f"Note: this machine already runs a head at {', '.join(others)}; this is another "
+            "cluster, beside it.",
+            err=True,
+        )
+    return Join(places.new_session(token)[0], head_address(host, port))
+
+
+def _running_cluster(head: Address, token: bytes | None, host: str | None) -> Join:
+    """A session here that belongs to a running cluster, which is asked first."""
+    session = _session_of(head)
+    if session is not None and token is None:
+        token = places.read_token(session)
+    if token is None:
+        _fail(
+            f"no token for the cluster at {places.place(head)}. On the head's machine it is in the "
+            "file that 'freehold start --head' named; give it with --token-file FILE, "
+            "--token-file - (standard input) or $FREEHOLD_TOKEN"
+        )
+    try:
+        observe.describe(head.host, head.port, token)
+    except observe.UNREACHABLE as error:
+        _fail(str(error))
+    if host is None and not ipaddress.ip_address(head.host).is_loopback:
+        _fail(
+            "the head is on another machine, and nodes connect to each other both ways: say "
+            f"--host {_way_to(head)} to listen there"
+        )
+    if session is None or places.read_token(session) != token:
+        session, _ = places.new_session(token)
+    return Join(session, head)
+
+
+def _session_of(head: Address) -> Path | None:
+    """The folder here of the session with that head."""
+    for folder, file in [*places.nodes_here(), *places.heads_here()]:
+        if places.place(file.head) == places.place(head):
+            return folder.parent
+    return None
+
+
+def _way_to(head: Address) -> str:
+    """Our address on the way to the head. Connecting a datagram socket sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((head.host, head.port))
+            return str(sock.getsockname()[0])
+        except OSError:
+            return "ADDRESS"
+
+
+def _tell(started: launch.Started, *, head: bool, store: int, offer: dict[str, int]) -> None:
+    """What has been started, and how to go on."""
+    file = started.file
+    address = places.place(file.head)
+    words = ", ".join(_amount(name, amount) for name, amount in offer.items())
+    verb = "Started a cluster" if head else "Joined the cluster"
+    click.echo(f"{verb} at {address}: node {file.address.node.hex()} offers {words}")
+    click.echo(f"with {_bytes(store)} of memory for objects. Logs: {started.folder / 'logs'}\n")
+    click.echo(f'From Python on this machine:  freehold.init(address="{address}")')
+    if head:
+        click.echo(f"A further node here:          freehold start --address {address}")
+        token = started.folder.parent / "token"
+        if ipaddress.ip_address(file.head.host).is_loopback:
+            click.echo("From other machines:          start the head with --host ADDRESS first")
+        else:
+            click.echo(
+                "From another machine (the token goes over ssh and is on no command line):\n"
+                f"  ssh {file.head.host} cat {token} | freehold start --address {address} "
+                "--host ITS_ADDRESS --token-file -\n"
+                "Whoever has the token can run code as you. Traffic is not encrypted: use a "
+                "network that you trust."
+            )
+    click.echo(f"To see it:                    freehold status --address {address}")
+    click.echo(f"To end it:                    freehold stop --address {address}")
+
+
+def _stay(started: launch.Started) -> None:
+    """Wait until the node ends or we are told to stop it."""
+    click.echo("\nCtrl-C stops it.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = started.process.wait()
+    except KeyboardInterrupt:
+        launch.stop(started)
+        click.echo("Stopped.")
+        return
+    _fail(f"the node has ended by itself (status {code}): stopped, or its head is gone")
+
+
+# ------------------------------------------------------------------ stop
+
+
+@click.command()
+@click.option("--address", metavar="HOST:PORT", help="Only what belongs to this cluster.")
+@click.option("--all", "everything", is_flag=True, help="Programs' own clusters as well.")
+def stop(address: str | None, everything: bool) -> None:
+    """Stop the nodes and heads on this machine that 'freehold start' started.
+
+    Where the head is here, the cluster's nodes on other machines stop as well. With --all, also
+    clusters that running programs have started for themselves.
+    """
+    wanted = places.place(_head_at(address)) if address else None
+    found = [
+        (folder, file)
+        for folder, file in [*_here(places.heads_here), *_here(places.nodes_here)]
+        if (file.shared or everything) and wanted in (None, places.place(file.head))
+    ]
+    if not found:
+        click.echo("Nothing to stop" + (f" of the cluster at {address}." if address else "."))
+        return
+    heads = sum(folder.name == places.HEAD_FOLDER for folder, _ in found)
+    _end(found, signal.SIGTERM)
+    if any(places.alive(file.pid) for _, file in found):
+        _end(found, signal.SIGKILL)
+    for folder, _ in found:
+        if folder.exists():
+            places.remove_node(folder)
+    click.echo(f"Stopped: {_count(len(found) - heads, 'node')}, {_count(heads, 'head')}.")
+
+
+def _here(living: Callable[[], Iterable[Place]]) -> list[Place]:
+    try:
+        return list(living())
+    except PermissionError as error:
+        _fail(str(error))
+
+
+def _end(found: Iterable[Place], number: signal.Signals) -> None:
+    """Send the signal and wait until the processes are gone and their folders too."""
+    pending = list(found)
+    for _, file in pending:
+        if places.alive(file.pid):
+            os.kill(file.pid, number)
+    deadline = time.monotonic() + PATIENCE
+    while pending and time.monotonic() < deadline:
+        pending = [(at, file) for at, file in pending if places.alive(file.pid) or at.exists()]
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------ status
+
+
+@click.command()
+@click.option("--address", metavar="HOST:PORT", help="[default: every cluster with a node here]")
+@click.option("--token-file", metavar="FILE", help="The cluster's token; - reads standard input.")
+def status(address: str | None, token_file: str | None) -> None:
+    """Show the nodes of a cluster, what they have and use, and the jobs.
+
+    For a cluster with no node here, the token is needed: --token-file or $FREEHOLD_TOKEN.
+    """
+    given = _given_token(token_file)
+    sessions = {
+        places.place(file.head): folder.parent
+        for folder, file in [*_here(places.nodes_here), *_here(places.heads_here)]
+    }
+    if address is not None:
+        heads = [_head_at(address)]
+    else:
+        heads = [_head_at(place) for place in sessions]
+        if not heads:
+            click.echo("No cluster runs on this machine. Start one: freehold start --head")
+            sys.exit(1)
+    failed = False
+    for head in heads:
+        session = sessions.get(places.place(head))
+        token = given or (places.read_token(session) if session else None)
+        if token is None:
+            _fail(f"no token for {places.place(head)}: give --token-file or $FREEHOLD_TOKEN")
+        try:
+            _show(places.place(head), observe.state(head.host, head.port, token))
+        except observe.UNREACHABLE as error:
+            click.echo(f"Error: {error}", err=True)
+            failed = True
+    if failed:
+        sys.exit(1)
+
+
+def _show(address: str, state: observe.State) -> None:
+    living = [info for info in state.nodes if info.alive]
+    counts = f"{_count(len(living), 'node')}, {_count(len(state.jobs), 'job')}"
+    click.echo(f"Cluster at {address}: {counts}")
+    head = "node address pid used/total store spilled workers queued"
+    rows: list[tuple[str, ...]] = [tuple(head.split())]
+    rows += [_row(info) for info in living]
+    _table(rows)
+    for info in state.nodes:
+        if not info.alive:
+            click.echo(f"  gone: node {info.address.node.hex()} on {info.hostname}: {info.reason}")
+    if state.jobs:
+        jobs = [("job", "driver", "node", "folder")]
+        jobs += [
+            (job.job.hex(), f"pid {job.pid}", job.driver.node.hex(), job.cwd) for job in state.jobs
+        ]
+        _table(jobs)
+
+
+def _row(info: NodeInfo) -> tuple[str, ...]:
+    used = [
+        f"{name} {_plain(name, total - info.free.get(name, 0))}/{_plain(name, total)}"
+        for name, total in sorted(info.total.items())
+    ]
+    return (
+        info.address.node.hex(),
+        f"{places.place(info.address)} ({info.hostname})",
+        str(info.pid),
+        ", ".join(used) or "nothing",
+        f"{_bytes(info.store_used)}/{_bytes(info.store_bytes)}",
+        _bytes(info.spilled_bytes),
+        str(info.workers),
+        str(info.queued),
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns, each as wide as its widest cell: nothing is cut, whatever the terminal."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        click.echo("  " + "  ".join(cells).rstrip())
+
+
+# ------------------------------------------------------------------ words
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
+
+
+def _plain(name: str, amount: int) -> str:
+    return _bytes(amount / UNIT) if name == MEMORY else f"{amount / UNIT:g}"
+
+
+def _amount(name: str, amount: int) -> str:
+    word = {CPU: "CPUs", GPU: "GPUs"}.get(name, name)
+    text = _plain(name, amount)
+    return f"{text} {word}"

@@ -1,0 +1,441 @@
+"""An explorer of the real ``Ownership``: every interleaving of a small program over FIFO links.
+
+Theory of operation. Three or four processes, each with a real ``Ownership`` table and a user who
+holds handles, passes references on, asks for values and drops what it has. Between each two
+processes lies a link that keeps order; nothing else is ordered. A *state* is all tables, all links
+and what the users may still do. A step is one message delivered or one thing done by a user.
+
+Machines hold closures (the gates), so a state cannot be copied. It is reached again instead: a
+state is kept as the steps that lead to it, and told from others by a canonical form of it. The
+first child of a state continues in the same machines; each other child replays its steps.
+
+Promises, checked in every state: an object that its owner has freed is named by nobody: no handle,
+no reference on its way that the taker could use at once. No event raises. At quiescence (nothing on
+its way, nothing left to do but what the budget forbids; handles may always be dropped, so none is
+left): every table is empty and no gate is shut.
+
+A crash takes a process out between two of its events; its bytes on the way still arrive, then each
+peer that talks to it is told that its stream has ended. Only a process that has no hand-off under
+way crashes here: a giver's death in the middle of one is not survived yet (core/ownership.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from core.world import World, inline, object_id, process, reference, task_id
+from freehold.core.ownership import Entry, Gate, Ownership
+from freehold.core.submission import PUSHED, Function, Submission, Task
+from freehold.ids import FunctionId, ObjectId
+from freehold.wire.messages import (
+    Address,
+    Introduce,
+    Locate,
+    Located,
+    Message,
+    Provide,
+    Reference,
+    Release,
+    TaskDone,
+    Value,
+)
+
+Step = tuple[Any, ...]
+
+
+class Carry:
+    """A message of the program that carries one reference, as a task's arguments do."""
+
+    def __init__(self, ref: Reference) -> None:
+        self.ref = ref
+
+
+class Ended:
+    """The end of the stream of a process that crashed."""
+
+
+class Links(World):
+    """A world whose messages go into the links of a model."""
+
+    def __init__(self, model: Model, address: Address) -> None:
+        super().__init__(address)
+        self.model = model
+
+    def send(self, to: Address, message: Any) -> None:
+        self.model.links.setdefault((self.address, to), deque()).append(message)
+
+
+class Process:
+    """One process: its table, its user's wish to know values, and a submission for results."""
+
+    def __init__(self, model: Model, name: str) -> None:
+        self.address = process(name)
+        self.world = Links(model, self.address)
+        self.table = Ownership(self.world)
+        self.submission = Submission(self.world, self.table)
+        self.crashed = False
+
+    def resolved(self, entry: Entry) -> None:
+        """As a Waiter: the user asks ``entry.value`` when it wants to."""
+
+    def handle(self, ref: Reference) -> None:
+        """User code gets a handle; a second one to the same object adds nothing to the model."""
+        if not self.table.entries[ref.object].handles:
+            self.table.add_handle(ref)
+
+    def carried(self, ref: Reference, giver: Address) -> None:
+        """A reference came as a task's argument does: pinned, and named once it is introduced."""
+        gate = Gate(lambda: self.named(ref))
+        self.table.take_in([ref], giver, gate)
+        if not gate.waiting:
+            self.named(ref)
+
+    def named(self, ref: Reference) -> None:
+        self.handle(ref)
+        self.table.unpin(ref.object)
+
+    def deliver(self, message: Any, giver: Address) -> None:
+        """What the owner role does with each of these messages."""
+        table = self.table
+        match message:
+            case Carry():
+                self.carried(message.ref, giver)
+            case Provide():
+                table.on_provide(message, giver.process)
+            case Introduce():
+                table.on_introduce(message)
+            case Release():
+                table.on_release(message, giver.process)
+            case Locate():
+                table.on_locate(message, giver)
+            case Located():
+                table.on_located(message, giver)
+            case TaskDone():
+                self.submission.on_done(message, giver)
+            case Ended():
+                table.peer_lost(giver.process)
+            case _:
+                raise AssertionError(f"no test sends {message!r}")
+
+
+@dataclass
+class Program:
+    """What is explored. ``setup`` makes the first state; ``sends`` and ``crashes`` are budgets."""
+
+    names: str
+    sends: int
+    setup: Callable[[Model], None]
+    crashes: int = 0
+    locates: bool = False
+    cap: int = 400_000
+
+
+@dataclass
+class Found:
+    """The outcome of an exploration."""
+
+    states: int = 0
+    quiescent: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class Model:
+    """The processes and links in one state."""
+
+    def __init__(self, program: Program) -> None:
+        self.links: dict[tuple[Address, Address], deque[Any]] = {}
+        self.processes = {name: Process(self, name) for name in program.names}
+        self.by_address = {p.address: p for p in self.processes.values()}
+        self.sends, self.crashes = program.sends, program.crashes
+        self.locates = program.locates
+        program.setup(self)
+
+    # -- steps
+
+    def steps(self) -> list[Step]:
+        """Everything that can happen next."""
+        found: list[Step] = [("deliver", *link) for link, queue in self.links.items() if queue]
+        for name, giver in self.processes.items():
+            if giver.crashed:
+                continue
+            for key, entry in giver.table.entries.items():
+                found += self.user_steps(name, key, entry)
+            if self.crashes and name != "A" and not self.handing_off(giver.address):
+                found.append(("crash", name))
+        return found
+
+    def user_steps(self, name: str, key: ObjectId, entry: Entry) -> list[Step]:
+        """What the user of a process may do with one object."""
+        if not entry.handles:
+            return []
+        found: list[Step] = [("drop", name, key)]
+        if self.sends:
+            found += [("pass", name, key, to) for to in self.processes if to != name]
+        if self.locates and entry.value is None and entry.waiters is None and entry.task is None:
+            found.append(("locate", name, key))
+        if entry.value is not None and any(
+            not self.processes[name].table.entries[inner.object].handles
+            for inner in entry.value.contains
+        ):
+            found.append(("open", name, key))
+        return found
+
+    def take(self, step: Step) -> None:
+        """Do one step."""
+        kind, *rest = step
+        getattr(self, kind)(*rest)
+
+    def deliver(self, source: Address, target: Address) -> None:
+        message = self.links[source, target].popleft()
+        taker = self.by_address[target]
+        if not taker.crashed:
+            taker.deliver(message, source)
+        elif not isinstance(message, Ended):  # refused: the sender learns that the peer is gone
+            self.links.setdefault((target, source), deque()).append(Ended())
+
+    def drop(self, name: str, key: ObjectId) -> None:
+        self.processes[name].table.drop_handle(key)
+
+    def locate(self, name: str, key: ObjectId) -> None:
+        giver = self.processes[name]
+        giver.table.wait_for(giver.table.entries[key], giver)
+
+    def open(self, name: str, key: ObjectId) -> None:
+        """User code reads a value and gets handles to the references in it."""
+        giver = self.processes[name]
+        value = giver.table.entries[key].value
+        assert value is not None
+        for inner in value.contains:
+            giver.handle(inner)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "pass":  # a keyword, and the right word
+            return self.hand_on
+        raise AttributeError(name)
+
+    def hand_on(self, name: str, key: ObjectId, to: str) -> None:
+        self.sends -= 1
+        giver, taker = self.processes[name], self.processes[to].address
+        ref = giver.table.reference(key)
+        giver.table.hand_out(ref, taker)
+        giver.world.send(taker, Carry(ref))
+
+    def crash(self, name: str) -> None:
+        self.crashes -= 1
+        gone = self.processes[name]
+        gone.crashed = True
+        for other in self.by_address:
+            if other != gone.address:
+                self.links.setdefault((gone.address, other), deque()).append(Ended())
+
+    def handing_off(self, address: Address) -> bool:
+        """Whether a reference given by this process is not yet counted and received."""
+        for (source, target), queue in self.links.items():
+            for message in queue:
+                if source == address and isinstance(message, Carry | Provide | Located | TaskDone):
+                    return True
+                if isinstance(message, Introduce) and message.giver == address.process:
+                    return not self.by_address[target].crashed
+        return any(
+            giver == address.process
+            for other in self.processes.values()
+            for _, giver in other.table.gates
+        )
+
+    # -- promises
+
+    def broken(self) -> str:
+        """The first promise that this state breaks, or nothing."""
+        for name, holder in self.processes.items():
+            if holder.crashed:
+                continue
+            for entry in holder.table.entries.values():
+                if entry.handles and entry.owner and not self.owned(entry.object, entry.owner):
+                    return f"{name} holds an object that its owner has freed"
+        for (source, target), queue in self.links.items():
+            for message in queue:
+                if isinstance(message, Carry) and message.ref.owner == source:
+                    taker = self.by_address[target]
+                    if not taker.crashed and not self.owned(message.ref.object, source):
+                        return "a freed object's reference is on its way from its owner"
+        return ""
+
+    def owned(self, key: ObjectId, owner: Address) -> bool:
+        """Whether the owner still has the object; a crashed owner breaks no promise."""
+        at = self.by_address[owner]
+        return at.crashed or key in at.table.entries
+
+    def left_over(self) -> str:
+        """What a quiescent state should not have."""
+        for name, holder in self.processes.items():
+            if holder.crashed:
+                continue
+            if holder.table.gates:
+                return f"{name} waits for an introduction that nobody will send"
+            for entry in holder.table.entries.values():
+                return f"{name} keeps an object for ever: {canonical_entry(entry)}"
+        return ""
+
+    def canonical(self) -> Hashable:
+        """Equal for equal states."""
+        tables = tuple(
+            (
+                holder.crashed,
+                tuple(sorted(canonical_entry(e) for e in holder.table.entries.values())),
+                tuple(sorted((key, len(g)) for key, g in holder.table.gates.items())),
+                tuple(holder.submission.tasks),
+            )
+            for holder in self.processes.values()
+        )
+        links = tuple(
+            sorted(
+                (source.process, target.process, tuple(canonical_message(m) for m in queue))
+                for (source, target), queue in self.links.items()
+                if queue
+            )
+        )
+        return tables, links, self.sends, self.crashes
+
+
+def canonical_entry(entry: Entry) -> tuple[Any, ...]:
+    return (
+        entry.object,
+        entry.handles,
+        entry.pins,
+        entry.received,
+        entry.value is not None,
+        entry.waiters is not None and len(entry.waiters),
+        tuple(sorted(watcher.process for watcher in entry.watchers or ())),
+        tuple(sorted((entry.holders or {}).items())),
+        tuple(sorted((entry.owed or {}).items())),
+    )
+
+
+def canonical_message(message: Any) -> tuple[Any, ...]:
+    match message:
+        case Carry():
+            return "carry", message.ref.object
+        case Provide():
+            return "provide", message.object, message.taker.process
+        case Introduce():
+            return "introduce", message.ref.object, message.giver
+        case Release():
+            return "release", message.object, message.count
+        case Locate():
+            return "locate", message.object
+        case Located():
+            return "located", message.object
+        case TaskDone():
+            return "done", message.task
+        case _:
+            return ("ended",)
+
+
+def explore(program: Program) -> Found:
+    """Visit every state of a program, depth first. Stops at the first problem, with its story."""
+    found = Found()
+    seen: set[Hashable] = set()
+    stack: list[list[Step]] = [[]]
+    while stack:
+        path = stack.pop()
+        model = Model(program)
+        for step in path:
+            if attempt(model, step, path, found):
+                return found
+        while True:
+            state = model.canonical()
+            if state in seen:
+                break
+            seen.add(state)
+            found.states += 1
+            assert found.states < program.cap, "larger than the program said"
+            steps = model.steps()
+            problem = model.broken() or ("" if steps else model.left_over())
+            found.quiescent += not steps
+            if problem:
+                found.problems.append(story(path, problem))
+                return found
+            if not steps:
+                break
+            stack += [[*path, step] for step in steps[1:]]
+            path = [*path, steps[0]]
+            if attempt(model, steps[0], path, found):
+                return found
+    return found
+
+
+def attempt(model: Model, step: Step, path: Sequence[Step], found: Found) -> bool:
+    """Take a step; True if it raised, which no event may."""
+    try:
+        model.take(step)
+    except (AssertionError, KeyError, AttributeError) as error:
+        found.problems.append(story(path, f"{type(error).__name__}: {error}"))
+        return True
+    return False
+
+
+def story(path: Sequence[Step], problem: str) -> str:
+    """The steps to a problem, one a line."""
+    lines = []
+    for kind, *rest in path:
+        words = [word.process.rstrip(b".").decode() if isinstance(word, Address) else word for word in rest]
+        lines.append(" ".join([kind, *(str(word) for word in words)]))
+    return "\n".join([*lines, f"=> {problem}"])
+
+
+# -- first states -----------------------------------------------------------------------------------
+
+
+def owned_by_a(model: Model) -> None:
+    """A owns "x" and holds a handle to it."""
+    model.processes["A"].table.own(object_id("x")).handles = 1
+
+
+def put_holding(model: Model, *, outer: str) -> None:
+    """A owns "x"; ``outer`` has put "p", a value that contains it, and holds both."""
+    owned_by_a(model)
+    putter = model.processes[outer]
+    x = reference("x", model.processes["A"].address)
+    if outer != "A":
+        model.processes["A"].table.hand_out(x, putter.address)
+        putter.carried(x, model.processes["A"].address)
+    entry = putter.table.own(object_id("p"))
+    entry.handles, entry.value = 1, inline(b"p", x)
+    putter.table.pin(x.object)
+
+
+def task_returning(model: Model, *, worker: str, owner: str) -> None:
+    """A waits for task "t" at ``worker``, which replies with a value that contains "y" of ``owner``.
+
+    The reply is about to leave: handed out, on its way, and the worker still holds a handle to "y".
+    """
+    a, runner, maker = (model.processes[name] for name in ("A", worker, owner))
+    y = reference("y", maker.address)
+    maker.table.own(y.object).handles = 1
+    if runner is not maker:
+        maker.table.hand_out(y, runner.address)
+        runner.carried(y, maker.address)
+    task = Task(task_id("t"), Function(FunctionId(b"f" * 8), "f", b""), b"", resources={})
+    a.submission.placing = Silent()
+    a.submission.submit(task)
+    task.state = PUSHED
+    runner.table.hand_out(y, a.address)
+    runner.world.send(a.address, TaskDone(task.id, 0, [inline(b"t", y)]))
+
+
+class Silent:
+    """Leasing that never places anything."""
+
+    def enqueue(self, task: Task) -> None:
+        pass
+
+    def withdraw(self, task: Task) -> bool:
+        return False
+
+
+put_by = {name: partial(put_holding, outer=name) for name in "AB"}
+__all__ = ["Carry", "Found", "Message", "Model", "Program", "Value", "explore", "put_by"]
