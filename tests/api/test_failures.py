@@ -33,6 +33,11 @@ def raise_it(error: BaseException) -> None:
 
 
 @fh.remote
+def raise_needs_two(reason: str) -> None:
+    raise NeedsTwo(5, reason=reason)
+
+
+@fh.remote
 def echo(x: Any) -> Any:
     return x
 
@@ -71,7 +76,7 @@ def test_both_types_and_the_facts() -> None:
 def test_an_exception_whose_init_wants_more() -> None:
     """Goal: ``__init__`` is not called again. Method: a required keyword; attributes arrive."""
     with pytest.raises(NeedsTwo) as caught:
-        fh.get(raise_it.remote(NeedsTwo(5, reason="why")))
+        fh.get(raise_needs_two.remote("why"))
     assert (caught.value.code, caught.value.reason) == (5, "why")
 
 
@@ -163,7 +168,7 @@ def test_an_error_comes_through_two_tasks() -> None:
 
     @fh.remote
     def middle() -> Any:
-        return fh.get(raise_it.remote(NeedsTwo(1, reason="deep")))
+        return fh.get(raise_needs_two.remote("deep"))
 
     @fh.remote
     def outer() -> Any:
@@ -172,17 +177,17 @@ def test_an_error_comes_through_two_tasks() -> None:
     with pytest.raises(NeedsTwo, match="deep") as caught:
         fh.get(outer.remote())
     error: Any = caught.value
-    assert error.function_name == "raise_it"
+    assert error.function_name == "raise_needs_two"
     assert [name.rpartition(".")[2] for name in error.passed_on] == ["middle", "outer"]
 
 
 def test_a_failed_argument_fails_its_task() -> None:
     """Goal: a dependant never runs and raises its argument's error. Method: three in a row; a
     file that would show a run."""
-    first = raise_it.remote(NeedsTwo(2, reason="dependency"))
+    first = raise_needs_two.remote("dependency")
     with pytest.raises(NeedsTwo, match="dependency") as caught:
         fh.get(echo.remote(echo.remote(first)))
-    assert caught.value.function_name == "raise_it"  # type: ignore[attr-defined]
+    assert caught.value.function_name == "raise_needs_two"  # type: ignore[attr-defined]
 
 
 def test_an_error_inside_a_nested_reference_is_the_getters() -> None:

@@ -1,9 +1,10 @@
-"""The sort on real processes: exact bytes, through spilling, on several nodes, past a death."""
+"""The sort on one real node: exact bytes, through spilling, past a death."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,21 @@ import pytest
 import freehold as fh
 from freehold.shuffle import files, gensort, jobs, records, simple, sort
 from freehold.shuffle.records import KEY
-from freehold.testing import Cluster
 
 pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[None]:
-    """Two CPUs and a store that the data below does not fit in."""
-    fh.init(num_cpus=2, object_store_memory=64 << 20)
-    yield
+def local() -> Iterator[Path]:
+    """Two CPUs and a store that the data below does not fit in. Gives the session's folder."""
+    session = fh.init(num_cpus=2, object_store_memory=64 << 20)
+    yield Path(session["session"])
     fh.shutdown()
 
 
 def in_order(folder: Path) -> bytes:
     """What the sort of a folder must give, from one stable sort in memory."""
-    data = b"".join(path.read_bytes() for path in files.record_files(folder))
-    block = records.as_block(data)
+    block = records.as_block(read_parts(folder))
     keys = np.ascontiguousarray(block[:, :KEY]).view("V10").ravel().tolist()
     return block[sorted(range(len(keys)), key=keys.__getitem__)].tobytes()
 
@@ -39,24 +38,36 @@ def read_parts(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in files.record_files(folder))
 
 
+def kept() -> int:
+    """Bytes in the store and on disk, over all nodes."""
+    return sum(node["ObjectStoreUsed"] + node["SpilledBytes"] for node in fh.nodes())
+
+
 @pytest.mark.parametrize("skew", [False, True])
 def test_more_than_the_store_holds_is_sorted_exactly(
-    local: None, tmp_path: Path, skew: bool
+    local: Path, tmp_path: Path, skew: bool
 ) -> None:
     """Goal: right through spilling, for even and skewed keys. Method: generate 100 MB by tasks,
     sort with 64 MiB of store, compare every byte with a sort in memory; then check by tasks.
+    What was kept on the way, in memory and on disk, is gone within five seconds.
     """
     jobs.generate(tmp_path / "in", 1_000_000, 3, skew=skew)
     report = sort.sort(tmp_path / "in", tmp_path / "out")
     assert read_parts(tmp_path / "out") == in_order(tmp_path / "in")
     assert sum(report.tasks["map"].values()) == report.blocks
     assert sum(report.tasks["reduce"].values()) == report.partitions
+    assert report.spilled_peak > 0
     verdict = jobs.check(tmp_path / "out")
     assert verdict.summary.in_order
     assert verdict.summary.same_records(jobs.check(tmp_path / "in").summary)
+    deadline = time.monotonic() + 5
+    while kept() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert kept() == 0
+    assert [path for path in local.glob("*/spill/**/*") if path.is_file()] == []
 
 
-def test_equal_keys_keep_their_order(local: None, tmp_path: Path) -> None:
+def test_equal_keys_keep_their_order(local: Path, tmp_path: Path) -> None:
     """Goal: stable and bounded for one key. Method: 200,000 records; output equals input, and no
     part is above 1.5 shares.
     """
@@ -70,7 +81,7 @@ def test_equal_keys_keep_their_order(local: None, tmp_path: Path) -> None:
     assert max(sizes) <= 1.5 * block.nbytes / 10
 
 
-def test_bad_input_is_told_before_anything_runs(local: None, tmp_path: Path) -> None:
+def test_bad_input_is_told_before_anything_runs(local: Path, tmp_path: Path) -> None:
     """Goal: the error of a driver and of a task are both RecordFileError and name the file.
     Method: a torn file at planning; a file that is cut short behind the plan's back.
     """
@@ -101,7 +112,7 @@ def total_or_die(marker: Path, *parts: np.ndarray[Any, Any]) -> float:
     return float(sum(part.sum() for part in parts))
 
 
-def test_a_task_that_is_killed_runs_again(local: None, tmp_path: Path) -> None:
+def test_a_task_that_is_killed_runs_again(local: Path, tmp_path: Path) -> None:
     """Goal: a death costs a retry and nothing else. Method: every reducer kills its own process
     the first time; parts of 400 KB lie in the store meanwhile; sums must be exact.
     """
@@ -110,19 +121,3 @@ def test_a_task_that_is_killed_runs_again(local: None, tmp_path: Path) -> None:
     notes = list(simple.shuffle(blocks, double_parts, markers, total_or_die, shared=[3]))
     assert notes[4:] == [2 * 50_000 * (0 + 1 + 2 + 3)] * 3
     assert all(marker.exists() for marker in markers)
-
-
-def test_several_nodes_share_the_work(tmp_path: Path) -> None:
-    """Goal: parts cross between nodes and both nodes work. Method: two nodes of one CPU; 60 MB;
-    exact bytes; each node ran maps and reduces.
-    """
-    with Cluster(nodes=2, num_cpus=1, object_store_memory=128 << 20) as cluster:
-        fh.init(address=cluster.address)
-        try:
-            jobs.generate(tmp_path / "in", 600_000, 2)
-            report = sort.sort(tmp_path / "in", tmp_path / "out")
-        finally:
-            fh.shutdown()
-    assert read_parts(tmp_path / "out") == in_order(tmp_path / "in")
-    assert len(report.tasks["map"]) == 2
-    assert len(report.tasks["reduce"]) == 2

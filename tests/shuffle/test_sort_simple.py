@@ -136,6 +136,19 @@ def test_skewed_keys_make_even_partitions(fake: Any, tmp_path: Path) -> None:
     assert max(sizes) <= 1.5 * 2_000_000 / 8
 
 
+def test_partitions_larger_than_the_store_are_refused(fake: Any, tmp_path: Path) -> None:
+    """Goal: a reduce that could never run is told at once, with a number that works. Method:
+    20,000 records and a store of 3 MB for two CPUs; take the number from the message.
+    """
+    make_input(tmp_path / "in", [20_000])
+    fake.store_bytes = 3_000_000
+    with pytest.raises(RecordFileError, match="give 3 partitions or more"):
+        sort.sort(tmp_path / "in", tmp_path / "out", partitions=1)
+    with pytest.raises(RecordFileError, match="partitions of 1,000,000 bytes are too large"):
+        sort.sort(tmp_path / "in", tmp_path / "out", partitions=2)
+    assert sort.sort(tmp_path / "in", tmp_path / "out", partitions=3).partitions == 3
+
+
 def test_input_that_is_not_records_is_refused_by_name(fake: Any, tmp_path: Path) -> None:
     """Goal: bad input costs nothing and is named. Method: one file of 150 bytes among good ones;
     the output folder must not even be made.

@@ -73,10 +73,10 @@ class ObjectRef(BareRef, Generic[T_co]):
         return hash(self._ref.object)
 
     # A reference never changes, so a copy is the reference itself; __reduce__ is for travel only.
-    def __copy__(self) -> ObjectRef[T]:
+    def __copy__(self) -> ObjectRef[T_co]:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T_co]:
         return self
 
     def __repr__(self) -> str:

@@ -199,7 +199,7 @@ class RemoteFunction(Generic[P, R]):
             if process.dropped:
                 process.settle()
             process.role.submit(task)
-            process.transport.flush()
+            process.transport.flush_soon()
         address = process.address
         if options.num_returns == 1:
             return ObjectRef(process, Reference(return_id(task.id, 0), address))

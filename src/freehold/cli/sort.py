@@ -149,30 +149,18 @@ def check(against: Path | None, address: str | None, folder: Path) -> None:
 @contextmanager
 def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[None]:
     """A cluster to run on; errors that the user can act on become one line."""
-    import os
-
     import freehold as fh
     from freehold.errors import FreeholdError, TaskError
-    from freehold.runtime.machine import store_bytes
     from freehold.shuffle.files import RecordFileError
 
-    # Nodes of one machine share what one node would take.
-    memory = {"object_store_memory": store or store_bytes(None) // nodes}
     try:
-        if nodes > 1:
-            from freehold.testing import Cluster
-
-            cpus = max(1, (os.cpu_count() or 1) // nodes)
-            # Nodes of one machine share what a single one would take.
-            store = store or store_bytes(None) // nodes
-            with Cluster(nodes=nodes, num_cpus=cpus, object_store_memory=store) as cluster:
-                fh.init(address=cluster.address)
-                try:
-                    yield
-                finally:
-                    fh.shutdown()
-        else:
-            fh.init(address, object_store_memory=store)
+        with _nodes(nodes, store) as started:
+            try:
+                fh.init(started or address, object_store_memory=None if started else store)
+            except (
+                ValueError
+            ) as error:  # an amount, or an option that a running cluster has settled
+                raise click.UsageError(str(error)) from error
             try:
                 yield
             finally:
@@ -182,6 +170,24 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Non
         # Bad input met by a task is no less the user's to mend: no traceback for it.
         told = cause if isinstance(cause, RecordFileError) else error
         raise click.ClickException(str(told)) from error
+
+
+@contextmanager
+def _nodes(count: int, store: int | None) -> Iterator[str | None]:
+    """Start several nodes on this machine; gives their address, or None for a single one."""
+    if count == 1:
+        yield None
+        return
+    import os
+
+    from freehold.runtime.machine import store_bytes
+    from freehold.testing import Cluster
+
+    cpus = max(1, (os.cpu_count() or 1) // count)
+    # Together they take what a single node would.
+    share = store or store_bytes(None) // count
+    with Cluster(nodes=count, num_cpus=cpus, object_store_memory=share) as cluster:
+        yield cluster.address
 
 
 @contextmanager
@@ -204,6 +210,8 @@ def _live_progress() -> Iterator[Callable[[str, int, int], None]]:
         stages: dict[str, Any] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
+            if not total:
+                return  # a bar of nothing is finished before it has begun
             # A stage that begins again (the second folder of a check) gets a bar of its own.
             if stage not in stages or bars.tasks[stages[stage]].finished:
                 stages[stage] = bars.add_task(stage, total=total)
@@ -217,7 +225,7 @@ def _plain_progress() -> Callable[[str, int, int], None]:
 
     def tell(stage: str, done: int, total: int) -> None:
         tenth = 10 * done // max(1, total)
-        if tenth != told.get(stage):
+        if total and tenth != told.get(stage):
             told[stage] = tenth
             click.echo(f"{stage}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", err=True)
 
@@ -241,11 +249,13 @@ def _print_report(report: Report) -> None:
         table.add_row(stage, f"{seconds:.2f}", speed, str(sum(nodes.values()) or ""), where)
     total = report.seconds_total
     table.add_row("total", f"{total:.2f}", rate(total), "", "")
-    spilled = f", {report.spilled_peak:,} bytes spilled" if report.spilled_peak else ""
+    peak = report.spilled_peak
+    spilled = f", up to {peak / 1e6:,.0f} MB spilled" if peak else ""
     console = Console(highlight=False)
     console.print(
         f"{report.records:,} records, {report.bytes:,} bytes, "
-        f"{report.blocks} blocks x {report.partitions} partitions{spilled}"
+        f"{report.blocks} blocks x {report.partitions} partitions{spilled}",
+        soft_wrap=True,
     )
     console.print(table)
 

@@ -107,6 +107,7 @@ class Ownership:
         self.world = world
         self.entries: dict[ObjectId, Entry] = {}
         self.gates: dict[tuple[ObjectId, ProcessId], list[Gate]] = {}
+        self.lost: set[ProcessId] = set()  # owners that have ended: they introduce nothing any more
         self.on_free: Callable[[Entry], None] = lambda entry: None
 
     # ------------------------------------------------------------------ making and holding
@@ -240,6 +241,8 @@ class Ownership:
         if giver.process == ref.owner.process:
             entry.received += 1
             return
+        if ref.owner.process in self.lost:
+            return  # usable at once: whoever asks for the value is told that its owner has died
         owed = self.owe(entry, giver.process, -1)
         if owed < 0:
             gate.waiting += 1
@@ -346,10 +349,11 @@ class Ownership:
     def peer_lost(self, peer: ProcessId) -> list[Entry]:
         """A process has ended and its stream is drained. Returns our entries that it owned.
 
-        What it held is released. Gates that wait for introductions on its word stay shut; the
-        caller fails them.
+        What it held is released. Introductions that it owed will not come: those who wait for them go on, with
+        references whose owner has died.
         """
         orphans = []
+        self.lost.add(peer)
         for entry in list(self.entries.values()):
             if entry.owner is not None and entry.owner.process == peer:
                 orphans.append(entry)
@@ -357,4 +361,16 @@ class Ownership:
                 self.collect(entry)
             if entry.watchers:
                 entry.watchers = [watcher for watcher in entry.watchers if watcher.process != peer]
+        for entry in orphans:
+            self.open_gates(entry)
         return orphans
+
+    def open_gates(self, entry: Entry) -> None:
+        """Nobody will introduce this object any more: let go on who waits for it."""
+        owed, entry.owed = entry.owed, None
+        for giver in owed or ():
+            for gate in self.gates.pop((entry.object, giver), ()):
+                gate.waiting -= 1
+                if not gate.waiting:
+                    gate.open()
+        self.collect(entry)

@@ -21,7 +21,7 @@ import msgspec
 
 from freehold import errors
 from freehold.ids import NodeId
-from freehold.runtime import headd, noded, places
+from freehold.runtime import headd, noded, places, zygote
 
 
 class Started(msgspec.Struct):
@@ -152,7 +152,7 @@ def main() -> None:
             try:
                 os.setsid()
                 os.close(settings.ready)
-                noded.name_process("freehold-head")
+                zygote.name_process("freehold-head")
                 daemon = headd.HeadDaemon(session, listener, settings.head, shared=settings.shared)
                 if settings.lifeline >= 0:
                     daemon.watch_lifeline(settings.lifeline)
@@ -162,9 +162,9 @@ def main() -> None:
             finally:
                 os._exit(0)
         listener.close()
-    noded.name_process("freehold-zygote")
+    zygote.name_process("freehold-zygote")
     link, zygote_pid = noded.fork_zygote(settings)
-    noded.name_process("freehold-node")
+    zygote.name_process("freehold-node")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     noded.NodeDaemon(settings, link, zygote_pid).run()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -46,8 +45,9 @@ from freehold.wire.messages import (
 log = logging.getLogger("freehold")
 
 TAIL: Final = 20  #: lines of stderr kept for the report of a death
-#: Bytes of the arena kept warm beyond what is in use: cold memory fills at a tenth of the speed.
-WARM_AHEAD: Final = 128 << 20
+#: The arena is kept warm beyond what is in use, since cold memory fills at a tenth of the speed: by
+#: as much as was ever in use, within these bounds (an idle cluster shall not hold memory for it).
+WARM_AHEAD: Final = (16 << 20, 256 << 20)
 
 
 class Settings(msgspec.Struct):
@@ -250,7 +250,9 @@ class NodeDaemon:
         """Have the kernel provide the arena's next pages before anyone waits for them."""
         while not self.stopping:
             with contextlib.suppress(ValueError, OSError):
-                self.arena.warm_ahead(self.room.high_water, WARM_AHEAD, lambda: bool(self.stopping))
+                used = self.room.high_water
+                ahead = min(max(used, WARM_AHEAD[0]), WARM_AHEAD[1])
+                self.arena.warm_ahead(used, ahead, lambda: bool(self.stopping))
             self.warmer_wanted.clear()
             self.warmer_wanted.wait()
 
@@ -404,8 +406,3 @@ def fork_zygote(settings: Settings) -> tuple[socket.socket, int]:
         zygote.main(theirs, folder, parent)
     finally:
         os._exit(0)
-
-
-def name_process(name: str) -> None:
-    """What ``ps`` and ``top`` show."""
-    ctypes.CDLL(None).prctl(15, name.encode()[:15], 0, 0, 0)

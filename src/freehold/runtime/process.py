@@ -48,6 +48,9 @@ from freehold.wire.messages import (
 #: Values up to this many bytes travel inside messages (NSDI'21, section 4, and Ray use the same
 #: figure): a copy of 100 KiB takes 10 us, a round trip to the store about 100.
 INLINE_BYTES: Final = 100 * 1024
+#: Values from this size on have the kernel provide their memory in pages of this size before they
+#: are written: 4-6 GiB/s into fresh memory instead of 1 (store/arena.py).
+HUGE_PAGE: Final = 2 << 20
 #: How long a ``get`` inside a task may wait before its CPU is lent out (seconds): longer than most
 #: answers, much shorter than any task that is worth another worker.
 LEND_AFTER: Final = 0.002
@@ -270,6 +273,8 @@ class Process:
             self.transport.flush()
         self.pump.wait(creation, signal, None)
         if creation.offset >= 0:
+            if packed.size >= HUGE_PAGE:
+                self.arena.warm(creation.offset, creation.offset + packed.size)
             packed.write_into(self.arena.write_view(creation.offset, packed.size))
             with self.lock:
                 self.role.seal(object_id)

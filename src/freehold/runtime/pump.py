@@ -122,7 +122,7 @@ class Pump:
                 if poll(0.0):
                     spin_until = time.perf_counter() + SPIN
                 continue
-            if self.crowded() or self.stopped:
+            if self.waiting > 1 or self.stopped:
                 return
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -137,10 +137,14 @@ class Pump:
             self.stand_by()
             if self.lead.acquire(blocking=False):
                 try:
-                    while not (self.stopped or self.wanted):
-                        self.transport.poll(self.on_turn())
+                    self.lead_until_wanted()
                 finally:
                     self.lead.release()
+
+    def lead_until_wanted(self) -> None:
+        """Read and dispatch until a lone waiter wants the lead."""
+        while not (self.stopped or self.wanted):
+            self.transport.poll(self.on_turn())
 
     def stand_by(self) -> None:
         """Return when nobody has led for GRACE, or when several threads wait and none leads."""
@@ -152,14 +156,10 @@ class Pump:
                 if looks > PATIENT_LOOKS and self.waiting == 1:
                     self.sleep_until_left()
                     looks = 0
-            elif self.crowded() or self.led == seen:
+            elif self.waiting > 1 or self.led == seen:
                 return
             seen = self.led
             self.bell.acquire(timeout=GRACE)
-
-    def crowded(self) -> bool:
-        """Whether several threads wait."""
-        return self.waiting > 1
 
     def sleep_until_left(self) -> None:
         """Someone leads and has nothing to do: sleep until it leaves. ``leave`` releases the lead

@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ import msgspec
 
 from freehold.runtime import places
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
+PR_SET_NAME = 15
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -39,6 +41,23 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(0)
+
+
+def name_process(name: str) -> None:
+    """What ``ps`` and ``top`` show, and by which ``places.alive`` knows our daemons: 15 bytes."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL a worker and what its tasks have started."""
+    kill_group(pid)
+    os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL the processes that a worker's tasks have started, unless they left its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 class Zygote:
@@ -90,7 +109,7 @@ class Zygote:
         elif verb == "kill":
             for number, pid in self.children.values():
                 if number == start:
-                    os.kill(pid, signal.SIGKILL)
+                    kill(pid)
         return True
 
     def fork(self, start: int, descriptors: list[int]) -> None:
@@ -111,6 +130,8 @@ class Zygote:
             for pidfd in self.children:
                 os.close(pidfd)
             become_worker(self.folder, start, descriptors)
+        except BaseException:
+            traceback.print_exc()  # to the stderr that the report of its death quotes
         finally:
             os._exit(1)
 
@@ -119,6 +140,7 @@ class Zygote:
         start, pid = self.children.pop(pidfd)
         self.poller.unregister(pidfd)
         os.close(pidfd)
+        kill_group(pid)  # what its tasks have started; while it is a zombie its id is not reused
         _, status = os.waitpid(pid, 0)
         with contextlib.suppress(OSError):
             self.daemon.send(encode(["ended", start, status]))
@@ -126,7 +148,7 @@ class Zygote:
     def end(self) -> None:
         """The daemon is gone: so are the workers, and what it left on disk."""
         for _, pid in self.children.values():
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
         for _, pid in self.children.values():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
@@ -136,6 +158,7 @@ class Zygote:
 def become_worker(folder: Path, start: int, descriptors: list[int]) -> None:
     """Turn a fresh fork into a worker: its own streams, session and signals."""
     os.setsid()
+    name_process("freehold-worker")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     out, err = descriptors

@@ -173,6 +173,7 @@ def _run(
     for stage in left:
         report.seconds[stage] = report.busy[stage] = 0.0
         report.tasks[stage] = Counter()
+    tell("map", 0, report.bytes)
     for done in notes:
         left[done.stage] -= 1
         moved[done.stage] += done.bytes
@@ -242,9 +243,9 @@ def refuse_large_partitions(total: int, partitions: int, resources: Resources) -
     most = resources.store_bytes // 2 // running
     if total > most * partitions:
         raise RecordFileError(
-            f"partitions of {total // partitions:,} bytes do not fit in an object store of "
-            f"{resources.store_bytes:,} bytes, of which the {running} being reduced on a node may "
-            f"fill half: give {math.ceil(2 * total / _share(resources))} partitions or more"
+            f"partitions of {total // partitions:,} bytes are too large: the {running} that a "
+            f"node reduces at once may fill half of its object store of {resources.store_bytes:,}; "
+            f"give {math.ceil(2 * total / _share(resources))} partitions or more"
         )
 
 

@@ -1,0 +1,53 @@
+"""Errors in the simulated world: a kind and what it is about, instead of a pickled exception."""
+
+from __future__ import annotations
+
+import msgspec
+
+from freehold.wire.messages import Address, Death
+
+
+class Failure(Exception):
+    """What ``get`` raises in simulated user code.
+
+    Args: kind: user, worker_died, cancelled, unschedulable, lost, freed, store_full, owner_died or
+    timeout; about: what or whom, as far as a checker needs to know.
+    """
+
+    def __init__(self, kind: str, about: str = "") -> None:
+        super().__init__(f"{kind} ({about})")
+        self.kind = kind
+        self.about = about
+
+
+def dump(kind: str, about: str = "") -> bytes:
+    """The shipped form."""
+    return msgspec.msgpack.encode([kind, about])
+
+
+def load(data: bytes) -> Failure:
+    """Back from the shipped form."""
+    kind, about = msgspec.msgpack.decode(data)
+    return Failure(kind, about)
+
+
+class ShippedErrors:
+    """Implements ``roles.owner.Errors``."""
+
+    def worker_died(self, task: str, death: Death) -> bytes:
+        return dump("worker_died", f"{task}: {death.detail}")
+
+    def cancelled(self, task: str) -> bytes:
+        return dump("cancelled", task)
+
+    def unschedulable(self, task: str, reason: str) -> bytes:
+        return dump("unschedulable", f"{task}: {reason}")
+
+    def lost(self, object_id: str, reason: str) -> bytes:
+        return dump("freed" if "freed" in reason else "lost", f"{object_id}: {reason}")
+
+    def store_full(self, reason: str) -> bytes:
+        return dump("store_full", reason)
+
+    def owner_died(self, object_id: str, owner: Address) -> bytes:
+        return dump("owner_died", owner.process.hex())
