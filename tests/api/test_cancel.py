@@ -132,7 +132,7 @@ def test_by_force(tmp_path: Path) -> None:
         while True:
             try:
                 time.sleep(1000)
-            except BaseException:  # noqa: S110
+            except BaseException:
                 pass
 
     ref = deaf.remote(str(tmp_path / "s"))
@@ -225,7 +225,7 @@ def test_broad_except_clauses_do_not_swallow_it(tmp_path: Path) -> None:
         for _ in range(1000):
             try:
                 time.sleep(10)
-            except Exception:  # noqa: S110
+            except Exception:
                 pass
 
     ref = persistent.remote(str(tmp_path / "s"))

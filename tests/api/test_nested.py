@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from typing import Any
 
 import pytest
 
 import freehold as fh
+from freehold.ids import FunctionId, TaskId
+from freehold.runtime.process import Context
 
 from .conftest import until
 
@@ -113,3 +117,43 @@ def test_two_levels_of_fan_out_with_values_between() -> None:
         return sum(fh.get(second))
 
     assert fh.get([stage.remote(30) for _ in range(5)], timeout=60) == [435] * 5
+
+
+def test_threads_of_one_task_make_the_same_call() -> None:
+    """Goal: equal calls from several threads of a task are several tasks. Method: 8 threads submit
+    the same 100 times each; ids are all different, and each call runs."""
+
+    @fh.remote
+    def parent() -> tuple[int, int]:
+        import concurrent.futures
+
+        def work(_: int) -> list[Any]:
+            return [echo.remote(7) for _ in range(100)] + [fh.put(7) for _ in range(100)]
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            refs = [ref for made in pool.map(work, range(8)) for ref in made]
+        return len(set(refs)), sum(fh.get(refs))
+
+    assert fh.get(parent.remote(), timeout=60) == (1600, 7 * 1600)
+
+
+def test_ids_of_equal_calls_differ_however_threads_switch() -> None:
+    """Goal: the count behind a task's id is safe between threads. Method: the counter alone, four
+    threads, the interpreter switching as often as it can; 12,000 ids are 12,000."""
+    context = Context(TaskId(bytes(16)), depth=1)
+    ids: list[TaskId] = []
+
+    def count() -> None:
+        ids.extend([context.next_task(FunctionId(bytes(16)), b"same") for _ in range(3000)])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)
+    try:
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(set(ids)) == len(ids) == 12_000

@@ -223,7 +223,7 @@ def test_views_outlive_the_session() -> None:
         ({"object_store_memory": 1e9}, TypeError, "object_store_memory"),
         ({"address": "127.0.0.1:1"}, fh.errors.ClusterUnreachableError, "127.0.0.1:1"),
         ({"address": "127.0.0.1:1", "num_cpus": 1}, ValueError, "num_cpus"),
-        ({"address": "auto"}, fh.errors.ClusterUnreachableError, ""),
+        ({"address": "auto"}, fh.errors.ClusterUnreachableError, "start"),
         ({"address": "nonsense"}, Exception, "nonsense"),
         ({"infeasible_grace": -1}, ValueError, "infeasible_grace"),
     ],

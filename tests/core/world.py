@@ -85,12 +85,8 @@ class World:
 
     def take(self, kind: type[Kind], to: Address | None = None) -> list[Kind]:
         """Claim every message of one type (to one peer) and return them, oldest first."""
-        mine = [
-            (peer, message)
-            for peer, message in self.sent
-            if isinstance(message, kind) and to in (None, peer)
-        ]
-        self.sent = [pair for pair in self.sent if not any(pair is taken for taken in mine)]
+        mine = [p for p in self.sent if isinstance(p[1], kind) and to in (None, p[0])]
+        self.sent = [p for p in self.sent if p not in mine]
         return [message for _, message in mine]  # type: ignore[misc]
 
     def one(self, kind: type[Kind], to: Address | None = None) -> Kind:

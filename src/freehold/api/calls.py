@@ -30,12 +30,15 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     """
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
+        refs._check()
         return session.connected().get([refs], timeout)[0]
     if not isinstance(refs, list):
         raise TypeError(f"get() takes an ObjectRef or a list of them, not {_kind(refs)}")
     for index, ref in enumerate(refs):
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"get() takes ObjectRefs; item {index} of the list is {_kind(ref)}")
+        if ref._process.closed:
+            ref._check()
     if not refs:
         return []
     return session.connected().get(refs, timeout)
@@ -73,7 +76,9 @@ def wait(
     for index, ref in enumerate(refs):
         if not isinstance(ref, ObjectRef):
             raise TypeError(f"wait() takes ObjectRefs; item {index} of the list is {_kind(ref)}")
-    if len(set(refs)) != len(refs):
+        if ref._process.closed:
+            ref._check()
+    if len({ref._ref.object for ref in refs}) != len(refs):
         raise ValueError("wait() takes each ObjectRef once; the list has duplicates")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int):
         raise TypeError(f"num_returns must be an integer, not {_kind(num_returns)}")
@@ -87,22 +92,24 @@ def wait(
     found = session.connected().wait(refs, num_returns, timeout, fetch_local)
     ready: list[ObjectRef[T]] = []
     rest: list[ObjectRef[T]] = []
-    for ref in refs:
-        take = len(ready) < num_returns and ref._ref.object in found
-        (ready if take else rest).append(ref)
+    for index, ref in enumerate(refs):
+        if len(ready) == num_returns:
+            return ready, rest + list(refs[index:])
+        (ready if ref._ref.object in found else rest).append(ref)
     return ready, rest
 
 
 def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Cancel the task that makes the value.
 
-    Queued: it never runs. Running: TaskCancelledError is raised in it, sleeps and blocking calls
-    included. ``get`` then raises TaskCancelledError. Finished: nothing happens. With ``force`` a
-    running task's worker is killed; with ``recursive`` the tasks that it submitted are cancelled
-    too.
+    Queued: it never runs. Running: it is interrupted, also in sleeps and blocking calls, by a
+    BaseException (as Ctrl-C does: ``finally`` runs, ``except Exception`` does not catch it).
+    ``get`` then raises TaskCancelledError. Finished: nothing happens. With ``force`` a running
+    task's worker is killed; with ``recursive`` the tasks that it submitted are cancelled too.
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, not {_kind(ref)}")
+    ref._check()
     session.connected().cancel(ref, force=force, recursive=recursive)
 
 

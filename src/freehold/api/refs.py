@@ -9,6 +9,7 @@ import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from freehold.errors import ObjectLostError
 from freehold.runtime.process import ObjectRef as BareRef
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ObjectRef(BareRef, Generic[T_co]):
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value, or of its error."""
+        self._check()
         future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         process = self._process
@@ -51,6 +53,7 @@ class ObjectRef(BareRef, Generic[T_co]):
         return self._value().__await__()
 
     async def _value(self) -> T_co:
+        self._check()
         loop = asyncio.get_running_loop()
         ready = loop.create_future()
 
@@ -71,6 +74,18 @@ class ObjectRef(BareRef, Generic[T_co]):
 
     def __hash__(self) -> int:
         return hash(self._ref.object)
+
+    def _check(self) -> None:
+        """Raise ObjectLostError if the session in which the reference was made has ended."""
+        if self._process.closed:
+            raise ObjectLostError(
+                f"{self!r} belongs to a session that was shut down, and its value ended with it",
+                object_id=self.hex(),
+            )
+
+    def __reduce__(self) -> Any:
+        self._check()
+        return super().__reduce__()
 
     # A reference never changes, so a copy is the reference itself; __reduce__ is for travel only.
     def __copy__(self) -> ObjectRef[T_co]:

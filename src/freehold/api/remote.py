@@ -14,22 +14,20 @@ from collections.abc import Callable, Sequence
 from typing import (
     Any,
     Concatenate,
-    Final,
     Generic,
     ParamSpec,
     Protocol,
     TypeVar,
-    cast,
     overload,
 )
 
 from freehold.api import session
+from freehold.api.arguments import NOTHING, pack
 from freehold.api.options import Options, checked
 from freehold.api.refs import ObjectRef
 from freehold.core.submission import Function, Task
 from freehold.ids import function_id, return_id
-from freehold.runtime.process import INLINE_BYTES, Process
-from freehold.runtime.worker import Slot
+from freehold.runtime.process import Process
 from freehold.wire import serial
 from freehold.wire.messages import Reference
 
@@ -40,8 +38,6 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
-
-NO_ARGUMENTS: Final = serial.serialize(((), {})).to_bytes()
 
 
 class RemoteFunction(Generic[P, R]):
@@ -161,34 +157,17 @@ class RemoteFunction(Generic[P, R]):
             self._prepare(process)
         function = self._prepared
         assert function is not None
-        deps: Sequence[Reference] = ()
-        borrowed: Sequence[Reference] = function.captured
-        keep: list[ObjectRef[Any]] = []
-        if not args and not kwargs:
-            blob = NO_ARGUMENTS
-        else:
-            slots: list[ObjectRef[Any]] = []
-            if any(isinstance(arg, ObjectRef) for arg in args) or kwargs:
-                args, kwargs = _slotted(args, kwargs, slots)
-            packed = serial.serialize((args, kwargs), "the arguments")
-            if packed.size > INLINE_BYTES:
-                args, kwargs = self._store_large(process, args, kwargs, slots, keep)
-                packed = serial.serialize((args, kwargs), "the arguments")
-            blob = packed.to_bytes()
-            if slots:
-                deps = [ref._ref for ref in slots]
-            if packed.refs:
-                borrowed = [ref._ref for ref in packed.refs] + list(borrowed)
+        packed = pack(process, args, kwargs) if args or kwargs else NOTHING
         options = self._options
         context = process.context()
         task = Task(
-            context.next_task(function.id, blob),
+            context.next_task(function.id, packed.blob),
             function,
-            blob,
+            packed.blob,
             resources=self._resources,
             num_returns=options.num_returns,
-            deps=deps,
-            borrowed=borrowed,
+            deps=packed.deps,
+            borrowed=[*packed.borrowed, *function.captured],
             max_retries=options.max_retries,
             retry_exceptions=self._retry,
             depth=context.depth,
@@ -225,28 +204,6 @@ class RemoteFunction(Generic[P, R]):
         )
         self._process = process
 
-    def _store_large(
-        self,
-        process: Process,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        slots: list[ObjectRef[Any]],
-        keep: list[ObjectRef[Any]],
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments of more than INLINE_BYTES become objects of their own."""
-
-        def stored(arg: Any) -> Any:
-            if isinstance(arg, Slot) or serial.serialize(arg).size <= INLINE_BYTES:
-                return arg
-            ref = cast("ObjectRef[Any]", process.put(arg))
-            keep.append(ref)
-            slots.append(ref)
-            return Slot(len(slots) - 1)
-
-        return tuple(stored(arg) for arg in args), {
-            name: stored(arg) for name, arg in kwargs.items()
-        }
-
     def _name(self) -> str:
         return getattr(self._function, "__qualname__", None) or repr(self._function)
 
@@ -271,20 +228,6 @@ class ManyReturns(Protocol[P]):
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run the function here and now."""
-
-
-def _slotted(
-    args: Sequence[Any], kwargs: dict[str, Any], slots: list[ObjectRef[Any]]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Replace top-level references by slots."""
-
-    def slot(arg: Any) -> Any:
-        if isinstance(arg, ObjectRef):
-            slots.append(arg)
-            return Slot(len(slots) - 1)
-        return arg
-
-    return tuple(slot(arg) for arg in args), {name: slot(arg) for name, arg in kwargs.items()}
 
 
 def _packed_exceptions(wanted: bool | tuple[type[BaseException], ...]) -> bytes:

@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freehold import resources as amounts
@@ -13,11 +14,11 @@ from freehold.errors import AlreadyInitializedError, NotInitializedError
 from freehold.ids import short
 from freehold.runtime import current, machine, places
 from freehold.runtime.driver import Driver
-from freehold.runtime.process import Process
+from freehold.runtime.process import Context, Process
 from freehold.wire.messages import Describe, Description, NodeInfo
 
 if TYPE_CHECKING:
-    from freehold.runtime import noded
+    from freehold.runtime import launch, noded
 
 _starting = threading.Lock()
 
@@ -52,19 +53,25 @@ def init(
 ) -> Session:
     """Connect this program to a cluster, or start one on this machine.
 
-    Args: address: HOST:PORT of a head whose cluster has a node on this machine; "auto" for any
-    such cluster; "local" for a new one in any case. None: $FREEHOLD_ADDRESS if set, else a new
-    one, which ends with this program. num_cpus, num_gpus, memory, resources, labels: what the new
-    node offers (default: what the machine has). object_store_memory: bytes of shared memory for
-    values (default: 30 % of the machine's memory). Only what is used is taken. spill_folders,
-    spill_quota: where values go when that is full, and how many bytes at most. namespace: of
-    names made by this program. log_to_driver: print what workers print. ignore_reinit_error: do
-    nothing if already connected, instead of raising AlreadyInitializedError. infeasible_grace:
-    seconds after which a task that no node can ever run fails with UnschedulableError.
+    Args:
+        address: HOST:PORT of a head whose cluster has a node on this machine; "auto" for any such
+            cluster; "local" for a new one in any case. None: $FREEHOLD_ADDRESS if set, else a new
+            one, which ends with this program.
+        num_cpus, num_gpus, memory, resources, labels: what the new node offers (default: what the
+            machine has).
+        object_store_memory: bytes of shared memory for values (default: 30 % of the machine's
+            memory). Only what is used is taken.
+        spill_folders, spill_quota: where values go when that is full, and how many bytes at most.
+        namespace: of names made by this program.
+        log_to_driver: print what workers print.
+        ignore_reinit_error: do nothing if already connected, instead of raising.
+        infeasible_grace: seconds after which a task that no node can ever run fails with
+            UnschedulableError.
 
-    Raises ValueError for options that only a new node could honour, given with an existing
-    cluster's address; ClusterUnreachableError if there is no such cluster or the new one does not
-    come up.
+    Raises:
+        AlreadyInitializedError: this process is connected already.
+        ValueError: options that only a new node could honour, with a running cluster's address.
+        ClusterUnreachableError: there is no such cluster, or the new one does not come up.
     """
     with _starting:
         if current.process() is not None:
@@ -74,7 +81,6 @@ def init(
                 "this process is connected already; call shutdown() first, or pass "
                 "ignore_reinit_error=True"
             )
-        address = address or os.environ.get("FREEHOLD_ADDRESS") or "local"
         offer = {
             "num_cpus": num_cpus,
             "num_gpus": num_gpus,
@@ -85,33 +91,41 @@ def init(
             "spill_folders": spill_folders,
             "spill_quota": spill_quota,
         }
-        from freehold.runtime import launch  # late: what it imports only a starter needs (60 ms)
-
+        address = address or os.environ.get("FREEHOLD_ADDRESS") or "local"
         started = None
         if address == "local":
-            settings = local_settings(**offer, infeasible_grace=infeasible_grace)  # type: ignore[arg-type]
-            started = launch.start(settings, tied=True)
+            started = _start_local(offer, infeasible_grace)
             folder, file = started.folder, started.file
         else:
-            given = [name for name, value in offer.items() if value is not None]
-            if given:
-                raise ValueError(
-                    f"{', '.join(given)} describe a new node, but {address} is a running cluster; "
-                    "give them to 'freehold start' there"
-                )
-            folder, file = places.find_node(address)
+            folder, file = _find(address, offer)
         driver = Driver(folder, file, log_to_driver=log_to_driver, namespace=namespace or "")
         driver.started = started
         try:
             driver.start()
         except BaseException:
-            driver.close()
-            if started is not None:
-                launch.stop(started)
+            driver.leave()
             raise
         current.set_process(driver)
         atexit.register(shutdown)
         return _described(driver)
+
+
+def _start_local(offer: dict[str, Any], grace: float) -> launch.Started:
+    """A cluster of one node on this machine that ends with this process."""
+    from freehold.runtime import launch  # late: what it imports only a starter needs (60 ms)
+
+    return launch.start(local_settings(**offer, infeasible_grace=grace), tied=True)
+
+
+def _find(address: str, offer: dict[str, Any]) -> tuple[Path, places.NodeFile]:
+    """The node of a running cluster on this machine."""
+    given = [name for name, value in offer.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)} describe a new node, but {address} is a running cluster; "
+            "give them to 'freehold start' there"
+        )
+    return places.find_node(address)
 
 
 def local_settings(
@@ -129,6 +143,10 @@ def local_settings(
     """Settings of a first node with a head, on loopback, in a session of its own."""
     from freehold.runtime import headd, launch, noded
 
+    if isinstance(infeasible_grace, bool) or not isinstance(infeasible_grace, int | float):
+        raise TypeError(f"infeasible_grace must be seconds, not {infeasible_grace!r}")
+    if not 0 <= infeasible_grace < float("inf"):
+        raise ValueError(f"infeasible_grace must be finite seconds >= 0, not {infeasible_grace}")
     offer = machine.offer(num_cpus, num_gpus, memory, resources)
     store = machine.store_bytes(object_store_memory)
     places.sweep()
@@ -179,7 +197,7 @@ def connected() -> Process:
     """
     process = current.process()
     if process is None:
-        init()
+        init(ignore_reinit_error=True)  # another thread's first call may be quicker
         process = current.process()
         assert process is not None
     return process
@@ -260,17 +278,23 @@ class RuntimeContext:
 
     def get_task_id(self) -> str | None:
         """The id of the task that runs this code; None in a driver."""
-        context = self._process.context()
-        return context.task.hex() if context.depth else None
+        context = self._task()
+        return context.task.hex() if context else None
 
     def get_task_name(self) -> str | None:
         """The name of the task that runs this code; None in a driver."""
-        context = self._process.context()
-        return context.name if context.depth else None
+        context = self._task()
+        return context.name if context else None
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What this task was granted; empty in a driver."""
-        return amounts.floats(self._process.context().resources)
+        context = self._task()
+        return amounts.floats(context.resources) if context else {}
+
+    def _task(self) -> Context | None:
+        """The task that runs on this thread: none in a driver, nor on a thread that a task made."""
+        context = self._process.context()
+        return None if context is self._process.root else context
 
     @property
     def namespace(self) -> str:

@@ -163,24 +163,30 @@ class Get:
     ) -> None:
         self.ownership = ownership
         self.fetching = fetching
-        self.wake = wake
+        self.wake: Callable[[], None] = lambda: None  # nobody sleeps yet
         self.found: dict[ObjectId, tuple[int, int]] = {}
         self.failed: Value | None = None
-        self.pending: set[ObjectId] = set()
         self.done = False
-        for object_id in dict.fromkeys(objects):
-            entry = ownership.entries[object_id]
-            value = entry.value
-            if value is None:
-                self.pending.add(object_id)
-                ownership.wait_for(entry, self)
-            elif value.kind == FAILED:
-                self.failed = self.failed or value
-            elif value.kind == STORED:
-                self.pending.add(object_id)
-                self.fetch(entry, value)
-        if self.failed is not None or not self.pending:
-            self.done = True
+        entries = [ownership.entries[object_id] for object_id in dict.fromkeys(objects)]
+        # All that is awaited stands in ``pending`` before the first of it can arrive, which it
+        # does at once when it is pinned here already.
+        self.pending = {
+            entry.object for entry in entries if entry.value is None or entry.value.kind == STORED
+        }
+        for entry in entries:
+            self.begin(entry)
+        self.done = self.failed is not None or not self.pending
+        self.wake = wake
+
+    def begin(self, entry: Entry) -> None:
+        """Look at one of the objects."""
+        value = entry.value
+        if value is None:
+            self.ownership.wait_for(entry, self)
+        elif value.kind == FAILED:
+            self.failed = self.failed or value
+        elif value.kind == STORED:
+            self.fetch(entry, value)
 
     def fetch(self, entry: Entry, value: Value) -> None:
         """A stored value: bring it here."""

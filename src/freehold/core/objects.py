@@ -145,17 +145,12 @@ class Objects:
         """Room for a new object, please."""
         old = self.table.get(message.object)
         if old is not None:
-            if old.pins or old.state != SEALED:
+            if old.pins or old.state not in (SEALED, SPILLED):
                 self.refuse(client, message.object, "exists")
                 return
             self.drop(old)  # left behind by an attempt that died before it could report it
         if message.size > self.room.capacity:
-            self.refuse(
-                client,
-                message.object,
-                f"the object has {message.size:,} bytes, this node's store {self.room.capacity:,}; "
-                "start the node with a larger object_store_memory or make smaller objects",
-            )
+            self.refuse(client, message.object, self.too_large(message.size))
             return
         stored = Stored(message.object, message.size, message.owner, CREATING)
         stored.job = message.job
@@ -168,6 +163,13 @@ class Objects:
         """There is room: the creator may write."""
         assert stored.creator is not None
         self.world.send(stored.creator, ObjectCreated(stored.id, stored.offset))
+
+    def too_large(self, size: int) -> str:
+        """Why an object can never lie here."""
+        return (
+            f"the object has {size:,} bytes, the store of this node {self.room.capacity:,}; start "
+            "the node with a larger object_store_memory or make smaller objects"
+        )
 
     def refuse(self, client: Address, object_id: ObjectId, reason: str) -> None:
         """No room, ever."""
@@ -218,6 +220,10 @@ class Objects:
                     ObjectMissing(message.object, "no node is known to have it", [me]),
                 )
                 return
+            if message.size > self.room.capacity:
+                reason = self.too_large(message.size)
+                self.world.send(client, ObjectMissing(message.object, reason, [], full=True))
+                return
             stored = Stored(message.object, message.size, message.owner, PULLING)
             stored.sources = sources
             stored.tried = [me] if len(sources) < len(message.nodes) else []
@@ -260,6 +266,7 @@ class Objects:
         stored = self.table.get(object_id)
         if stored is not None and client in stored.wants:
             stored.wants.remove(client)
+            self.make_room()  # it may have stood before others
 
     # ------------------------------------------------------------------ restore and pull
 
@@ -341,6 +348,10 @@ class Objects:
             if offset is None:
                 if self.evict_one():
                     continue
+                if self.spill_error:
+                    reason, self.spill_error = self.spill_error, ""
+                    self.refuse_first(f"the store is full and spilling failed: {reason}")
+                    continue
                 if not self.spilling and not self.spill_some(stored.size):
                     self.watch()
                 return
@@ -385,7 +396,9 @@ class Objects:
         batch = []
         total = 0
         for stored in self.table.values():
-            if stored.primary and stored.state == SEALED and not stored.pins and not stored.dying:
+            if stored.state != SEALED or stored.pins or stored.dying:
+                continue
+            if stored.primary and stored.slot is None:  # (with a slot it can leave unwritten)
                 batch.append(stored)
                 total += stored.size
                 if total >= max(wanted, FUSE_BYTES):
@@ -400,7 +413,6 @@ class Objects:
 
     def spilled(self, objects: Sequence[ObjectId], slots: Sequence[Any], error: str) -> None:
         """The mover has written a batch, or could not (then nothing of it is on disk)."""
-        self.spill_error = error
         for index, object_id in enumerate(objects):
             self.spilling.discard(object_id)
             stored = self.table[object_id]
@@ -415,18 +427,16 @@ class Objects:
                 self.leave_arena(stored)
             if stored.dying:
                 self.free(stored)
-        if error:
-            self.watch()
-        else:
-            self.make_room()
+        if self.needs:
+            self.spill_error = error
+        self.make_room()
 
     def watch(self) -> None:
         """Nothing can be evicted or spilled now. Someone will unpin or free; if not in time, say
         so.
         """
         if self.patience is None and self.needs:
-            wait = 0.0 if self.spill_error else PATIENCE
-            self.patience = self.world.call_at(self.needs[0].since + wait, self.give_up)
+            self.patience = self.world.call_at(self.needs[0].since + PATIENCE, self.give_up)
 
     def give_up(self) -> None:
         """Refuse whoever has waited longest, if it is still the case that there is no room."""
@@ -435,29 +445,30 @@ class Objects:
         if not self.needs or self.spilling:
             return
         need = self.needs[0]
-        if self.world.now() - need.since < (0.0 if self.spill_error else PATIENCE):
+        if self.world.now() - need.since < PATIENCE:
             self.watch()
             return
-        self.needs.popleft()
-        reason = self.why_full(need.stored)
-        if need.stored.state == CREATING and need.stored.creator is not None:
-            self.refuse(need.stored.creator, need.stored.id, reason)
-            self.drop(need.stored)
-        else:
-            self.fail(need.stored, reason, full=True)
-        self.spill_error = ""
+        self.refuse_first(self.why_full(need.stored))
         self.make_room()
+
+    def refuse_first(self, reason: str) -> None:
+        """Whoever has waited longest gets no room."""
+        stored = self.needs.popleft().stored
+        if stored.state == CREATING and stored.creator is not None:
+            self.refuse(stored.creator, stored.id, reason)
+            self.drop(stored)
+        else:
+            self.fail(stored, reason, full=True)
 
     def why_full(self, stored: Stored) -> str:
         """What holds the store."""
-        if self.spill_error:
-            return f"the store is full and spilling failed: {self.spill_error}"
-        pinned = sum(other.size for other in self.table.values() if other.pins)
-        creating = sum(other.size for other in self.table.values() if other.state == CREATING)
+        placed = [other for other in self.table.values() if other.offset >= 0]
+        reading = sum(other.size for other in placed if other.pins)
+        writing = sum(other.size for other in placed if other.state == CREATING)
         return (
             f"no room for {stored.size:,} bytes in a store of {self.room.capacity:,} for "
-            f"{PATIENCE:.0f} s: running tasks read {pinned:,} bytes and write {creating:,}; "
-            "run fewer of them at a time, drop arrays sooner, or enlarge object_store_memory"
+            f"{PATIENCE:.0f} s: running tasks read {reading:,} bytes and write {writing:,}; run "
+            "fewer of them at a time, drop arrays sooner, or enlarge object_store_memory"
         )
 
     # ------------------------------------------------------------------ ends
@@ -481,8 +492,11 @@ class Objects:
         return stored.state in (RESTORING, PULLING) and stored.offset >= 0
 
     def drop(self, stored: Stored) -> None:
-        """Forget it and give its room back."""
+        """Forget it and give its room back. Whoever still waits for it is told."""
         del self.table[stored.id]
+        for client in stored.wants:
+            me = self.world.address.node
+            self.world.send(client, ObjectMissing(stored.id, "it was freed", [me]))
         if stored.offset >= 0:
             self.room.free(stored.offset)
         if stored.slot is not None:

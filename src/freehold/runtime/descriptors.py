@@ -62,7 +62,8 @@ class DescriptorChannel:
 
     def receive(self) -> tuple[bytes, int] | None:
         """The next descriptor and what it is. None at the end of the stream."""
-        data, descriptors, _, _ = socket.recv_fds(self.sock, LONGEST, 4)
+        cloexec = socket.MSG_CMSG_CLOEXEC  # what a task starts is not to hold our connections
+        data, descriptors, _, _ = socket.recv_fds(self.sock, LONGEST, 4, cloexec)
         if not data:
             return None
         length = int.from_bytes(data[:2], "little")

@@ -11,13 +11,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from freehold import errors
 from freehold.ids import TaskId
 from freehold.roles.owner import Owner
 from freehold.runtime import current, places
 from freehold.runtime.interrupts import CtrlC
 from freehold.runtime.process import Context, Process, new_job, process_address
 from freehold.runtime.system_errors import SystemErrors
-from freehold.wire.messages import Address, Leave, LogLines, Message, Register
+from freehold.wire.failures import dump_error
+from freehold.wire.messages import (
+    FAILED,
+    Address,
+    Leave,
+    LogLines,
+    Message,
+    Register,
+    Value,
+)
 
 if TYPE_CHECKING:
     from freehold.runtime import launch
@@ -37,6 +47,7 @@ class Driver(Process):
         self.namespace = namespace
         self.started: launch.Started | None = None
         self.printer = Printer()
+        self.ctrl_c: CtrlC | None = None
 
     def start(self) -> None:
         """Join the cluster through this machine's node."""
@@ -63,9 +74,49 @@ class Driver(Process):
         else:
             super().other_message(message, peer)
 
+    def on_lost(self, peer: Address) -> None:
+        """A peer's last stream has ended, or it cannot be reached."""
+        if peer.process == self.node.process:
+            self.cut_off()
+        super().on_lost(peer)
+
+    def cut_off(self) -> None:
+        """Our node is gone, and with it the job's workers and every value in a store: whatever
+        waits for them fails. Comes again whenever something is sent there.
+        """
+        role = self.role
+        error = errors.ClusterUnreachableError(
+            "the node daemon that connects this program to its cluster has ended (stopped, killed, "
+            "or its head is gone), and with it the program's tasks and stored values. Call "
+            "shutdown(), then init() to begin again"
+        )
+        failed = Value(FAILED, dump_error(error, function_name="", pid=os.getpid(), node_id=""))
+        role.leasing.asked.clear()
+        for shape in role.leasing.shapes.values():
+            shape.requests.clear()
+            shape.queue.clear()
+        for lease in role.leasing.leases.values():
+            lease.tasks.clear()
+        tasks = role.submission.tasks
+        while tasks:
+            role.submission.fail(next(iter(tasks.values())), failed.data)
+        for object_id in list(role.fetching.locals):
+            role.fetching.relocated(object_id, failed)
+        for entry in list(role.ownership.entries.values()):
+            if entry.value is None:
+                role.ownership.resolve(entry, failed)
+
+    def abandon(self) -> None:
+        """In a forked child: also let go of what keeps the cluster of our parent up."""
+        super().abandon()
+        if self.started is not None and self.started.lifeline >= 0:
+            os.close(self.started.lifeline)
+            self.started.lifeline = -1
+
     def leave(self) -> None:
         """End the job and let go of the cluster; stop it if this process started it."""
-        self.ctrl_c.remove()
+        if self.ctrl_c is not None:
+            self.ctrl_c.remove()
         self.printer.finish()
         with self.lock:
             self.transport.send(self.node, Leave())

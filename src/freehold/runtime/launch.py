@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def main() -> None:
                 os.setsid()
                 os.close(settings.ready)
                 zygote.name_process("freehold-head")
+                allow_descriptors()
                 daemon = headd.HeadDaemon(session, listener, settings.head, shared=settings.shared)
                 if settings.lifeline >= 0:
                     daemon.watch_lifeline(settings.lifeline)
@@ -165,8 +167,17 @@ def main() -> None:
     zygote.name_process("freehold-zygote")
     link, zygote_pid = noded.fork_zygote(settings)
     zygote.name_process("freehold-node")
+    allow_descriptors()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     noded.NodeDaemon(settings, link, zygote_pid).run()
+
+
+def allow_descriptors() -> None:
+    """As many as we may: each worker takes four of its node, and the usual limit is 1024. Workers
+    keep the usual one, for user code that calls select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ class NodeDaemon:
 
     def on_stranger(self, sock: socket.socket, hello: Hello) -> None:
         """A greeted connection that is not for the role's messages."""
-        if hello.purpose == DESCRIPTORS:
+        if hello.purpose == DESCRIPTORS and sock.family == socket.AF_UNIX:
             self.channels[hello.caller.process] = sock
             send_descriptor(sock, ARENA, self.arena.fd)
         elif hello.purpose == BULK:

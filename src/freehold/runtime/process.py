@@ -394,8 +394,16 @@ class Process:
     # ------------------------------------------------------------------ the end
 
     def abandon(self) -> None:
-        """In a forked child: touch nothing that the parent uses, and make every use an error."""
-        self.closed = self.transport.closed = True
+        """In a forked child: hold nothing that the parent uses (a peer sees our parent's end by
+        the end of its streams), and make every use an error.
+        """
+        self.closed = True
+        self.lock = Severed()  # type: ignore[assignment]
+        self.transport.lock = threading.RLock()  # a thread that is not here may have had the old
+        self.transport.close()
+        if self.channel is not None:
+            self.channel.close()
+        os.close(self.folder_fd)
 
     def close(self) -> None:
         """Leave: stop reading, close every connection."""
@@ -407,6 +415,19 @@ class Process:
         if self._arena is not None:
             self._arena.close()
         os.close(self.folder_fd)
+
+
+class Severed:
+    """Takes the place of the lock in a process that was forked from a connected one."""
+
+    def __enter__(self) -> None:
+        raise errors.NotInitializedError(
+            "this process was forked from one that is connected, and connections cannot be shared; "
+            "call init() here. References of the parent have no meaning in it"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError("never entered")
 
 
 class Reply:

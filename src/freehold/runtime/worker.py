@@ -72,6 +72,13 @@ class Slot:
         return Slot, (self.index,)
 
 
+class Interruption(BaseException):
+    """Raised by ``cancel`` in a running task. Not an Exception, as KeyboardInterrupt is not: the
+    common ``except Exception: pass`` around a piece of work must not make a task immortal. The
+    caller never sees it; it gets a TaskCancelledError.
+    """
+
+
 class Awake:
     """The main thread waits until there is a task to run."""
 
@@ -142,7 +149,8 @@ class Worker(Process):
     def run_one(self, run: Run) -> None:
         """Run a task's user code and answer its owner."""
         message = run.message
-        context = Context(message.task, message.depth + 1, message.name)
+        name = message.name or self.executor.execution.functions[message.function].name
+        context = Context(message.task, message.depth + 1, name)
         assert self.assigned is not None
         context.resources = self.assigned.resources
         self.contexts.current = context
@@ -239,7 +247,7 @@ class Worker(Process):
 
     def wants_retry(self, error: BaseException, wanted: bytes) -> bool:
         """Whether the user asked to have this exception retried."""
-        if not wanted or isinstance(error, errors.TaskCancelledError):
+        if not wanted or isinstance(error, Interruption | errors.TaskCancelledError):
             return False
         if wanted == b"*":
             return isinstance(error, Exception)
@@ -335,7 +343,7 @@ class Worker(Process):
                 return
             self.interruptible = False
             name = run.message.name
-            raise errors.TaskCancelledError(f"{name}() was cancelled", function_name=name)
+            raise Interruption(f"{name}() was cancelled")
 
 
 def split(value: Any, count: int, function: Any) -> Iterator[Any]:

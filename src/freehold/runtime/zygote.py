@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import select
 import signal
@@ -31,6 +32,9 @@ from freehold.runtime import places
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 PR_SET_NAME = 15
+
+#: What every worker needs, imported once for all of them. (``api`` lies above us: hence by name.)
+PRELOAD = ("freehold.api", "freehold.runtime.worker")
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -98,7 +102,7 @@ class Zygote:
     def serve(self) -> bool:
         """One request. False when the daemon is gone."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self.daemon, 4096, 2)
+            data, descriptors, _, _ = socket.recv_fds(self.daemon, 4096, 2, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             return False
         if not data:
@@ -178,9 +182,8 @@ def main(daemon: socket.socket, folder: Path, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
-    import freehold.api  # noqa: F401  # what workers need, imported once for all of them
-    from freehold.runtime import worker  # noqa: F401
-
+    for module in PRELOAD:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()
     Zygote(daemon, folder).run()

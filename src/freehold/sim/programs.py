@@ -2,8 +2,8 @@
 
 A program is a list of functions; function 0 is the main program of a driver, the others are tasks
 and may only call functions with higher numbers. A body is a list of operations on named
-references. An operation whose names do not exist does nothing, so that any operation can be
-deleted and the rest is still a program.
+references. An operation that uses a name which does not exist does nothing, so that any operation
+can be deleted, or fail in the main program, and the rest is still a program that means the same.
 
 The same interpreter (``run_body``) runs in the simulated cluster (``user``) and in the oracle: it
 is a generator that yields requests and is sent their results. The *content* of a value is a digest
@@ -180,8 +180,9 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
     for op in body.ops:
         here = f"{path}/{op.at}"
         if isinstance(op, Put):
-            contains = [env[name] for name in op.contains if name in env]
-            value = Made(op.size, digest(here.encode()), contains)
+            if any(name not in env for name in op.contains):
+                continue
+            value = Made(op.size, digest(here.encode()), [env[name] for name in op.contains])
             try:
                 fresh = yield ("put", here, value)
             except Failure:
@@ -190,14 +191,16 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
                 continue
             yield from let(env, op.var, fresh)
         elif isinstance(op, Call):
-            deps = [env[name] for name in op.deps if name in env]
-            inner = [env[name] for name in op.nested if name in env]
+            if any(name not in env for name in op.deps + op.nested):
+                continue
+            deps = [env[name] for name in op.deps]
+            inner = [env[name] for name in op.nested]
             handles = yield ("call", here, op, deps, inner)
             for index, handle in enumerate(handles):
                 yield from let(env, f"{op.var}{'' if not index else f'_{index}'}", handle)
         elif isinstance(op, Get):
-            names = [name for name in op.vars if name in env]
-            if not names:
+            names = op.vars
+            if not names or any(name not in env for name in names):
                 continue
             try:
                 reads = yield ("get", here, [env[name] for name in names], op.timeout, op.hold)
@@ -209,7 +212,10 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
                 seen = digest(seen, *[read.content for read in reads])
             for name, read in zip(names, reads):
                 for place, handle in enumerate(read.inner):
-                    yield from let(env, f"{name}.{place}", handle)
+                    if op.timeout is None:
+                        yield from let(env, f"{name}.{place}", handle)
+                    else:  # whether it was in time is chance, and names must not be
+                        yield ("drop", handle)
         elif isinstance(op, Wait):
             names = [name for name in op.vars if name in env]
             if names:

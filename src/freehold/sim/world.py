@@ -50,7 +50,7 @@ class Event:
 class World:
     """Clock, chance, digest, and counts of what happened."""
 
-    def __init__(self, seed: int, trace: bool = False, tail: int = 40) -> None:
+    def __init__(self, seed: str, trace: bool = False, tail: int = 40) -> None:
         """Args: seed; trace: keep every line of the story, else the last ``tail`` only."""
         self.seed = seed
         self.now_ns = 0
@@ -66,7 +66,7 @@ class World:
         """The chance called ``name``."""
         stream = self.streams.get(name)
         if stream is None:
-            stream = self.streams[name] = Random(f"{self.seed}:{name}")  # noqa: S311
+            stream = self.streams[name] = Random(f"{self.seed}:{name}")
         return stream
 
     def at(self, when: int, action: Action) -> Event:

@@ -38,6 +38,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from freehold.copying import copy
 from freehold.errors import ProtocolError, SerializationError
 
 if TYPE_CHECKING:
@@ -47,12 +48,6 @@ HEADER = struct.Struct("<3scIQ")
 MAGIC = b"FHV"
 KINDS = PICKLED, RAW = b"p", b"b"
 ALIGNMENT = 64  # a cache line, and the widest vector register (AVX-512)
-
-# Below this a slice assignment (13 GiB/s, holds the interpreter lock) is over in 20 us; above it
-# memmove through ctypes lets other threads run, for some 5 us of set-up.
-UNLOCKED_COPY_MIN = 256 * 1024
-# One thread copies 9-13 GiB/s, two 14-18; a thread costs up to 90 us to start: 2 % from here on.
-SPLIT_COPY_MIN = 64 * 1024 * 1024
 
 # Modules whose classes and functions go by value, as they are named in a pickle.
 _by_value: tuple[bytes, ...] = (b"__main__",)
@@ -113,12 +108,11 @@ class Serialized:
         if view.readonly or len(view) < self.size:
             raise ValueError(f"a blob of {self.size} bytes needs that much writable memory: {view}")
         front = self._front()
-        stream = len(front) + len(self.pickled)
         view[: len(front)] = front
-        copy(view[len(front) : stream], memoryview(self.pickled))
+        copy(view, len(front), memoryview(self.pickled))
         for gap, start, buffer in self._places():
             view[start - gap : start] = bytes(gap)  # what lay there before must not leak
-            copy(view[start : start + len(buffer)], buffer)
+            copy(view, start, buffer)
 
     def _front(self) -> bytes:
         """The header and the lengths."""
@@ -468,65 +462,3 @@ def inspect_unpicklable(value: Any, name: str = "the value") -> str:
     from freehold.wire import unpicklable
 
     return "" if can_pickle(value) else unpicklable.find(value, name, can_pickle)
-
-
-# -- copying --------------------------------------------------------------------------------------
-
-
-def copy(target: memoryview, source: memoryview) -> None:
-    """Copy ``source`` to ``target``, of the same length; large copies let other threads run.
-
-    Args:
-        target: writable bytes, contiguous.
-        source: bytes, contiguous.
-    """
-    size = len(source)
-    if size < UNLOCKED_COPY_MIN:
-        target[:] = source
-    elif size < SPLIT_COPY_MIN:
-        _copy_unlocked(target, source)
-    else:
-        _copy_split(target, source)
-
-
-def _copy_unlocked(target: memoryview, source: memoryview) -> None:
-    """Copy without the interpreter lock: ctypes lets go of it around a foreign call."""
-    import ctypes
-
-    ctypes.memmove(_address(target), _address(source), len(source))
-
-
-def _copy_split(target: memoryview, source: memoryview) -> None:
-    """Copy by two threads. Returns when both are done, even if a signal handler raises here.
-
-    The room may be given to another value as soon as the caller hears of the error, so a helper
-    that still writes must not be left behind.
-    """
-    half = len(source) // 2 // ALIGNMENT * ALIGNMENT
-    helper = threading.Thread(target=_copy_unlocked, args=(target[half:], source[half:]))
-    helper.start()
-    interrupt: BaseException | None = None
-    try:
-        _copy_unlocked(target[:half], source[:half])
-    except BaseException as error:
-        interrupt = error
-    while helper.is_alive():
-        try:
-            helper.join()
-        except BaseException as error:  # KeyboardInterrupt: keep it until the helper is done
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
-
-
-def _address(view: memoryview) -> int:
-    """Where the memory of ``view`` begins. Good for as long as the view itself exists."""
-    import ctypes
-
-    # Py_buffer is 80 bytes on 64-bit CPython and begins with the pointer; flags 0 = PyBUF_SIMPLE.
-    record = (ctypes.c_void_p * 16)()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), record, 0)
-    address = record[0]
-    ctypes.pythonapi.PyBuffer_Release(record)
-    assert address is not None
-    return address

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freehold.store import copying
-from freehold.store.copying import SMALL, copy
+from freehold import copying
+from freehold.copying import SMALL, copy
 
 GUARD = 64
 

@@ -1,0 +1,74 @@
+"""Arguments of a task on their way: what is inline, what is a reference, what becomes an object
+of its own.
+
+References at the top level become numbered slots (they arrive as values), those deeper down are
+found while pickling (they arrive as references). A call with more than 100 KiB of arguments has
+its large ones put into the store first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from freehold.api.refs import ObjectRef
+from freehold.runtime.process import INLINE_BYTES, Process
+from freehold.runtime.worker import Slot
+from freehold.wire import serial
+from freehold.wire.messages import Reference
+
+NO_ARGUMENTS: Final = serial.serialize(((), {})).to_bytes()
+
+
+class Packed(NamedTuple):
+    """Arguments ready to go. ``deps``: the references behind the slots; ``borrowed``: those
+    inside the blob; ``held``: handles that keep what we put alive until the task is submitted.
+    """
+
+    blob: bytes
+    deps: Sequence[Reference] = ()
+    borrowed: Sequence[Reference] = ()
+    held: Sequence[ObjectRef[Any]] = ()
+
+
+NOTHING: Final = Packed(NO_ARGUMENTS)
+
+
+def pack(process: Process, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+    """Serialise a call's arguments. Raises SerializationError, naming the part that cannot
+    travel.
+    """
+    slots: list[ObjectRef[Any]] = []
+    if kwargs or any(isinstance(arg, ObjectRef) for arg in args):
+
+        def slotted(arg: Any) -> Any:
+            return _slot(arg, slots) if isinstance(arg, ObjectRef) else arg
+
+        args, kwargs = _mapped(slotted, args, kwargs)
+    packed = serial.serialize((args, kwargs), "the arguments")
+    if packed.size > INLINE_BYTES:
+
+        def stored(arg: Any) -> Any:
+            if isinstance(arg, Slot) or serial.serialize(arg).size <= INLINE_BYTES:
+                return arg
+            return _slot(cast("ObjectRef[Any]", process.put(arg)), slots)
+
+        args, kwargs = _mapped(stored, args, kwargs)
+        packed = serial.serialize((args, kwargs), "the arguments")
+    return Packed(
+        packed.to_bytes(),
+        [ref._ref for ref in slots],
+        [ref._ref for ref in packed.refs],
+        slots,
+    )
+
+
+def _slot(ref: ObjectRef[Any], slots: list[ObjectRef[Any]]) -> Slot:
+    slots.append(ref)
+    return Slot(len(slots) - 1)
+
+
+def _mapped(
+    change: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(map(change, args)), {name: change(arg) for name, arg in kwargs.items()}

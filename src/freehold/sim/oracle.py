@@ -1,0 +1,134 @@
+"""What a program should yield: the same bodies, run one after another in one process.
+
+Twice. Once with every failure of user code left out: then each name has the one *content* that any
+reader may ever see. Once with them in: then, if nothing chancy is in the case, each name has one
+*outcome*, a content or one error. Between the two lies what a run with faults may show: the
+content, or an error of a kind that something really caused (``Allowed``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from freehold.sim.errors import Failure
+from freehold.sim.programs import Call, Exit, Handle, Made, Program, Raise, Read, digest, run_body
+
+
+@dataclass
+class Named:
+    """A name and what stands behind it."""
+
+    name: str
+    content: bytes = b""
+    failure: Failure | None = None
+    inner: list[Named] = field(default_factory=list)
+
+
+class Oracle:
+    """The names of one driver's program.
+
+    Args: failures: whether user code's own failures happen."""
+
+    def __init__(self, program: Program, driver: int, *, failures: bool) -> None:
+        self.program = program
+        self.failures = failures
+        self.names: dict[str, Named] = {}
+        self.calls: dict[str, Call] = {}
+        self.raising: set[int] = {
+            number
+            for number, body in enumerate(program.functions)
+            if any(isinstance(op, Raise) for op in body.ops)
+        }
+        self.run(0, f"d{driver}", (), [], [], 1)
+
+    def run(
+        self,
+        number: int,
+        path: str,
+        sizes: tuple[int, ...],
+        args: list[Read],
+        nested: list[Handle],
+        execution: int,
+    ) -> list[Made]:
+        """One body, to its end."""
+        body = run_body(self.program, number, path, sizes, args, nested, execution)
+        answer = None
+        try:
+            request = next(body)
+            while True:
+                try:
+                    answer = self.perform(*request)
+                except Failure as failure:
+                    request = body.throw(failure)
+                else:
+                    request = body.send(answer)
+        except StopIteration as stop:
+            made: list[Made] = stop.value
+            return made
+
+    def perform(self, kind: str, *operands: object) -> object:
+        """One request."""
+        if kind == "put":
+            here, made = operands
+            assert isinstance(here, str)
+            assert isinstance(made, Made)
+            return self.name(Named(here, made.content, None, list(made.contains)))
+        if kind == "call":
+            return self.call(*operands)  # type: ignore[arg-type]
+        if kind == "get":
+            return [self.read(handle) for handle in operands[1]]  # type: ignore[attr-defined]
+        if kind == "exit":
+            raise Failure("exit")
+        return None
+
+    def name(self, named: Named) -> Named:
+        """Enter a name."""
+        self.names[named.name] = named
+        return named
+
+    def read(self, named: Named) -> Read:
+        """A value in user code's hands."""
+        if named.failure is not None:
+            raise named.failure
+        return Read(named.content, list(named.inner))
+
+    def call(self, here: str, op: Call, deps: list[Named], nested: list[Named]) -> list[Named]:
+        """One task, with its retries."""
+        self.calls[here] = op
+        failure: Failure | None = None
+        made: list[Made] = []
+        for dep in deps:
+            failure = failure or dep.failure
+        execution = 1 if self.failures else 1_000
+        used = 0
+        while failure is None:
+            args = [self.read(dep) for dep in deps]
+            try:
+                made = self.run(op.function, here, op.sizes, args, nested, execution)
+                break
+            except Failure as raised:
+                retry = op.retry_exceptions or raised.kind == "exit"
+                if not retry or used >= op.retries:
+                    failure = Failure("worker_died", here) if raised.kind == "exit" else raised
+                used += 1
+                execution += 1
+        if failure is not None:
+            return [
+                self.name(Named(f"{here}#{index}", b"", failure)) for index in range(len(op.sizes))
+            ]
+        return [
+            self.name(Named(f"{here}#{index}", item.content, None, list(item.contains)))
+            for index, item in enumerate(made)
+        ]
+
+
+def has_exits(program: Program) -> bool:
+    """Whether user code may end its process."""
+    return program.uses(Exit)
+
+
+def same_value(expected: Named, content: bytes, inner: list[str]) -> bool:
+    """Whether what was read is what stands behind the name."""
+    return expected.content == content and [item.name for item in expected.inner] == inner
+
+
+EMPTY = digest()
