@@ -43,7 +43,7 @@ def vector(
 ) -> Resources:
     """Build a vector from the options users write.
 
-    Args: numbers of CPUs and GPUs, bytes of memory, and a mapping of custom resource names to
+    Takes numbers of CPUs and GPUs, bytes of memory, and a mapping of custom resource names to
     amounts.
     """
     amounts = {

@@ -39,8 +39,10 @@ class ClusterNode:
 class Cluster:
     """Several nodes on this machine, with a head of their own; a context manager.
 
-    Args: nodes: how many to start with; the head runs beside the first. num_cpus,
-    object_store_memory, and the others: what each node offers, as for ``freehold.init``.
+    Args:
+        nodes: how many to start with; the head runs beside the first.
+        num_cpus, object_store_memory, and the others: what each node offers, as for
+            ``freehold.init``.
 
     Programs connect with ``freehold.init(address=cluster.address)``, through the node that has
     been up longest.

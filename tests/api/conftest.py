@@ -1,4 +1,4 @@
-"""What the tests of the public API share: a two-CPU session for a module, and a look at what is left.
+"""What the tests of the public API share: a session for a module, and a look at what is left.
 
 Most modules use ``two_cpus``: one local cluster for all tests of the file, because a start costs a
 third of a second. ``tables`` counts what this process and the node still hold; a test that drops
@@ -63,7 +63,7 @@ def tables() -> dict[str, int]:
 
 
 def returns_to(before: dict[str, int], names: str, seconds: float = PATIENCE) -> dict[str, int]:
-    """Wait until the tables whose name contains one of ``names`` are as ``before``; what differs."""
+    """Wait until tables whose name contains one of ``names`` are as ``before``; what differs."""
 
     def changed() -> dict[str, int]:
         now = tables()

@@ -60,7 +60,7 @@ def calls(path: Path) -> int:
 def test_both_types_and_the_facts() -> None:
     """Goal: ``except ValueError`` and ``except TaskError`` both work. Method: catch as each; read
     function, pid, cause and remote traceback."""
-    with pytest.raises(ValueError, match="raise_it.*bad") as caught:
+    with pytest.raises(ValueError, match=r"raise_it.*bad") as caught:
         fh.get(raise_it.remote(ValueError("bad", 7)))
     error = caught.value
     assert isinstance(error, fh.errors.TaskError)

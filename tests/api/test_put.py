@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -65,7 +65,7 @@ ZOO: dict[str, Any] = {
     "nested": {"a": [1, (2, {3: {4}}), frozenset({5})], None: b"6"},
     "range": range(0, 100, 3),
     "slice": slice(1, None, 2),
-    "date": datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC),
+    "date": dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
     "decimal": decimal.Decimal("1.10"),
     "fraction": fractions.Fraction(1, 3),
     "uuid": uuid.UUID(int=5),

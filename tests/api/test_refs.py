@@ -190,7 +190,7 @@ def test_a_copied_reference_is_a_handle_of_its_own() -> None:
 def test_unpacking_and_truth_are_refused_with_advice() -> None:
     """Goal: two common slips are explained. Method: unpack one ref; use one as a condition."""
     with pytest.raises(TypeError, match="num_returns"):
-        a, b = same.remote((1, 2))
+        _a, _b = same.remote((1, 2))
     with pytest.raises(TypeError, match="get"):
         assert same.remote(False)
 

@@ -159,7 +159,7 @@ def test_an_old_reference_gives_a_clear_error() -> None:
             lambda: fh.put([old]),
             lambda: asyncio.run(asyncio.wait_for(awaited(), 5)),
         ):
-            with pytest.raises(fh.errors.FreeholdError, match="session|shutdown|shut down"):
+            with pytest.raises(fh.errors.FreeholdError, match="session that was shut down"):
                 use()
         assert fh.get(square.remote(3)) == 9
         fh.shutdown()
@@ -177,7 +177,7 @@ def test_a_function_that_captured_an_old_reference() -> None:
     assert fh.get(captured.remote()) == 1
     fh.shutdown()
     fh.init(num_cpus=1)
-    with pytest.raises(fh.errors.FreeholdError, match="session|shutdown|shut down"):
+    with pytest.raises(fh.errors.FreeholdError, match="session that was shut down"):
         fh.get(captured.remote(), timeout=5)
 
 

@@ -117,7 +117,9 @@ def remains(home: Path) -> list[str]:
             lines.append(f"process {process.pid} {process.name()}")
         except psutil.Error:
             continue
-    return lines + [f"file {path}" for path in home.rglob("*")]
+    for folder, folders, files in os.walk(home):  # unlike rglob, bears with what vanishes
+        lines += [f"file {folder}/{name}" for name in folders + files]
+    return lines
 
 
 def left_after(home: Path, seconds: float = 2.0) -> list[str]:

@@ -52,8 +52,8 @@ def nap(path, index):
 refs = [nap.remote(sys.argv[1], index) for index in range(2)]
 while len(os.listdir(sys.argv[1])) < 2:
     time.sleep(0.01)
-say("running")
 try:
+    say("running")
     fh.get(refs)
 except KeyboardInterrupt:
     if len(sys.argv) < 3:
@@ -462,7 +462,7 @@ def test_an_unsafe_home_is_refused(
 def test_stale_sessions_are_swept(home: Path) -> None:
     """Goal: the next start removes what the dead left and nothing else. Method: folders as a
     crash of everything leaves them, one of a process whose id is somebody else's now, one that
-    is just being made; then start."""
+    is just being made, two that somebody else keeps there; then start."""
 
     def leave(name: str, pid: int | None, age: float = 0) -> Path:
         node = home / name / "0011223344556677"
@@ -476,12 +476,14 @@ def test_stale_sessions_are_swept(home: Path) -> None:
             os.utime(path, (time.time() - age, time.time() - age))
         return home / name
 
-    dead = leave("s-dead", 2**22 - 1)
-    reused = leave("s-reused", os.getpid())  # lives, and is no daemon of ours
-    unborn = leave("s-unborn", None, age=7200)
-    new = leave("s-new", None)
+    stale = [
+        leave("s-00000001", 2**22 - 1),
+        leave("s-00000002", os.getpid()),  # lives, and is no daemon of ours
+        leave("s-00000003", None, age=7200),
+    ]
+    kept = [leave("s-00000004", None), leave("mine", None, age=7200), leave("s-mine", None, 7200)]
     with fh.init(num_cpus=1):
-        assert [path.exists() for path in (dead, reused, unborn, new)] == [False] * 3 + [True]
+        assert [path.exists() for path in stale + kept] == [False] * 3 + [True] * 3
 
 
 def test_errors_when_not_connected(home: Path) -> None:

@@ -64,6 +64,7 @@ def pack(process: Process, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pac
 
 
 def _slot(ref: ObjectRef[Any], slots: list[ObjectRef[Any]]) -> Slot:
+    ref._check()
     slots.append(ref)
     return Slot(len(slots) - 1)
 

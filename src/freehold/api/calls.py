@@ -22,11 +22,14 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     Waits until they are there. Large arrays are views of shared memory: read-only, and no copy. A
     value that failed raises its error as soon as it is known, whatever the others do.
 
-    Args: timeout: seconds to wait at most; 0 only looks. Inside a task, the task's CPU is lent
-    out meanwhile.
+    Args:
+        timeout: seconds to wait at most; 0 only looks. Inside a task, the task's CPU is lent out
+            meanwhile.
 
-    Raises: the task's own exception (which is also a TaskError), a system error from
-    ``freehold.errors``, or GetTimeoutError, which says what the value waits for.
+    Raises:
+        The task's own exception (which is also a TaskError), or a system error from
+            ``freehold.errors``.
+        GetTimeoutError: it says what the value waits for.
     """
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):

@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import (
     Any,
-    Concatenate,
     Generic,
     ParamSpec,
     Protocol,
@@ -38,6 +37,38 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+A_contra = TypeVar("A_contra", contravariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
+D_contra = TypeVar("D_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class _Takes1(Protocol[A_contra, Q, R_co]):
+    def local(self, a: A_contra, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+
+class _Takes2(Protocol[A_contra, B_contra, Q, R_co]):
+    def local(self, a: A_contra, b: B_contra, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+
+class _Takes3(Protocol[A_contra, B_contra, C_contra, Q, R_co]):
+    def local(
+        self, a: A_contra, b: B_contra, c: C_contra, /, *args: Q.args, **kwargs: Q.kwargs
+    ) -> R_co: ...
+
+
+class _Takes4(Protocol[A_contra, B_contra, C_contra, D_contra, Q, R_co]):
+    def local(
+        self,
+        a: A_contra,
+        b: B_contra,
+        c: C_contra,
+        d: D_contra,
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> R_co: ...
 
 
 class RemoteFunction(Generic[P, R]):
@@ -100,12 +131,13 @@ class RemoteFunction(Generic[P, R]):
         return other
 
     # References may stand for any of the first four positional arguments; a checker sees that
-    # through these.
+    # through these. It learns the parameters' types from ``local``: mypy 2.4 does not look into
+    # RemoteFunction[Concatenate[A, Q], R].
     @overload
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
     @overload
     def remote(
-        self: RemoteFunction[Concatenate[A, Q], R],
+        self: _Takes1[A, Q, R],
         a: A | ObjectRef[A],
         /,
         *args: Q.args,
@@ -113,7 +145,7 @@ class RemoteFunction(Generic[P, R]):
     ) -> ObjectRef[R]: ...
     @overload
     def remote(
-        self: RemoteFunction[Concatenate[A, B, Q], R],
+        self: _Takes2[A, B, Q, R],
         a: A | ObjectRef[A],
         b: B | ObjectRef[B],
         /,
@@ -122,7 +154,7 @@ class RemoteFunction(Generic[P, R]):
     ) -> ObjectRef[R]: ...
     @overload
     def remote(
-        self: RemoteFunction[Concatenate[A, B, C, Q], R],
+        self: _Takes3[A, B, C, Q, R],
         a: A | ObjectRef[A],
         b: B | ObjectRef[B],
         c: C | ObjectRef[C],
@@ -132,7 +164,7 @@ class RemoteFunction(Generic[P, R]):
     ) -> ObjectRef[R]: ...
     @overload
     def remote(
-        self: RemoteFunction[Concatenate[A, B, C, D, Q], R],
+        self: _Takes4[A, B, C, D, Q, R],
         a: A | ObjectRef[A],
         b: B | ObjectRef[B],
         c: C | ObjectRef[C],
@@ -279,16 +311,20 @@ def remote(**options: Any) -> _Decorator: ...
 def remote(function: Any = None, /, **options: Any) -> Any:
     """Turn a function into a remote function: ``@remote``, or ``@remote(num_cpus=2)`` with options.
 
-    Args: num_returns: how many values the function returns, each under a reference of its own
-    (default 1). With n other than 1 the function returns, or yields, exactly n values. num_cpus,
-    num_gpus: what a call needs to run (default 1 and 0); fractions down to 0.0001. memory: bytes
-    that a call reserves, for placement. resources: amounts of custom resources. max_retries: how
-    often a task is run again when its worker dies (default 3; -1: without end; 0: a task that may
-    not run twice). retry_exceptions: run it again also when it raises: True, or a list of
-    exception types. Counts as a retry. name: what to call the tasks in messages, instead of the
-    function's name.
+    Args:
+        num_returns: how many values the function returns, each under a reference of its own
+            (default 1). With n other than 1 it returns, or yields, exactly n values.
+        num_cpus, num_gpus: what a call needs to run (default 1 and 0); fractions down to 0.0001.
+        memory: bytes that a call reserves, for placement.
+        resources: amounts of custom resources.
+        max_retries: how often a task is run again when its worker dies (default 3; -1: without
+            end; 0: a task that may not run twice).
+        retry_exceptions: run it again also when it raises: True, or a list of exception types.
+            Counts as a retry.
+        name: what to call the tasks in messages, instead of the function's name.
 
-    Raises TypeError or ValueError for an unknown option or a value that it cannot take.
+    Raises:
+        TypeError, ValueError: an unknown option, or a value that it cannot take.
     """
     if function is not None:
         return _decorate(function, Options())

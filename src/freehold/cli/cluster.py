@@ -319,9 +319,9 @@ def _tell(started: launch.Started, *, head: bool, store: int, offer: dict[str, i
 
 def _stay(started: launch.Started) -> None:
     """Wait until the node ends or we are told to stop it."""
-    click.echo("\nCtrl-C stops it.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        click.echo("\nCtrl-C stops it.")
         code = started.process.wait()
     except KeyboardInterrupt:
         launch.stop(started)

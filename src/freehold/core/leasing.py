@@ -396,12 +396,11 @@ class Leasing(Placing):
         lease = task.lease
         self.task_left(task)
         task.attempt += 1
+        if isinstance(lease, Lease) and lease.tasks:
+            lease.slow = True  # before the task looks for a place, or it would go straight back
         self.enqueue(task)
-        if isinstance(lease, Lease):
-            if lease.tasks:
-                lease.slow = True
-            else:
-                self.refill(lease)  # or nobody would ever use it or give it back
+        if isinstance(lease, Lease) and not lease.tasks:
+            self.refill(lease)  # or nobody would ever use it or give it back
 
     # ------------------------------------------------------------------ deaths
 

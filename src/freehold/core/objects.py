@@ -46,6 +46,11 @@ FUSE_BYTES: Final = 100 << 20
 SPILL_ABOVE: Final = 0.8
 #: Seconds that a request for room may wait without any coming free.
 PATIENCE: Final = 60.0
+#: How often all sources are asked once more, and the first pause before that (seconds; doubles): a
+#: connection may break, and a source may hear that the bytes are complete after their owner did.
+#: Together 0.6 s until a value counts as lost.
+PULL_ROUNDS: Final = 5
+PULL_PAUSE: Final = 0.02
 
 
 class Room(Protocol):
@@ -85,10 +90,12 @@ class Stored:
         "dying",
         "id",
         "job",
+        "left",
         "offset",
         "owner",
         "pins",
         "primary",
+        "rounds",
         "size",
         "slot",
         "sources",
@@ -109,7 +116,9 @@ class Stored:
         self.pins: dict[ProcessId, int] = {}
         self.wants: list[Address] = []
         self.sources: list[Address] = []
+        self.left: list[Address] = []  # sources not asked yet in this round
         self.tried: list[NodeId] = []
+        self.rounds = 0  # how often every source has failed
         self.creator: Address | None = None
         self.dying = False
 
@@ -226,6 +235,7 @@ class Objects:
                 return
             stored = Stored(message.object, message.size, message.owner, PULLING)
             stored.sources = sources
+            stored.left = list(sources)
             stored.tried = [me] if len(sources) < len(message.nodes) else []
             stored.wants.append(client)
             self.table[message.object] = stored
@@ -285,9 +295,18 @@ class Objects:
 
     def begin_pull(self, stored: Stored) -> None:
         """There is room for a copy: try the next source."""
-        source = stored.sources.pop(0)
-        stored.tried.append(source.node)
+        source = stored.left.pop(0)
+        if source.node not in stored.tried:
+            stored.tried.append(source.node)
         self.mover.pull(stored.id, source, stored.offset, stored.size)
+
+    def pull_again(self, stored: Stored) -> None:
+        """After a pause: all sources once more, if anyone still waits."""
+        if stored.wants and not stored.dying:
+            stored.left = list(stored.sources)
+            self.begin_pull(stored)
+        else:
+            self.fail(stored, "nobody waits for it")
 
     def pulled(self, object_id: ObjectId, error: str) -> None:
         """The mover has copied it, or could not."""
@@ -296,8 +315,14 @@ class Objects:
             self.world.send(stored.owner, ObjectAt(object_id, self.world.address, True))
             self.settle(stored)
             self.make_room()
-        elif stored.sources and stored.wants:
+        elif not stored.wants or stored.dying:
+            self.fail(stored, error)
+        elif stored.left:
             self.begin_pull(stored)
+        elif stored.rounds < PULL_ROUNDS:
+            pause = PULL_PAUSE * 2**stored.rounds
+            stored.rounds += 1
+            self.world.call_at(self.world.now() + pause, lambda: self.pull_again(stored))
         else:
             self.fail(stored, error)
 

@@ -215,9 +215,10 @@ class Ownership:
 
     def hand_out(self, ref: Reference, to: Address) -> None:
         """We are about to send ``ref`` to process ``to``: count it, or have its owner count it."""
-        if to.process == ref.owner.process:
+        me = self.world.address.process
+        if to.process == ref.owner.process and to.process != me:
             return  # the owner knows its own; our release follows on the same stream
-        if ref.owner.process == self.world.address.process:
+        if ref.owner.process == me:  # (also to ourselves: a worker may lease itself)
             entry = self.entries[ref.object]
             if entry.holders is None:
                 entry.holders = {}
@@ -233,7 +234,10 @@ class Ownership:
         """
         me = self.world.address.process
         if ref.owner.process == me:
-            assert ref.object in self.entries, "a reference of ours came back after we freed it"
+            entry = self.entries.get(ref.object)
+            assert entry is not None, "a reference of ours came back after we freed it"
+            if giver.process == me:
+                self.count_back(entry)
             return
         entry = self.entries.get(ref.object)
         if entry is None:
@@ -247,6 +251,14 @@ class Ownership:
         if owed < 0:
             gate.waiting += 1
             self.gates.setdefault((ref.object, giver.process), []).append(gate)
+
+    def count_back(self, entry: Entry) -> None:
+        """A reference of ours that we sent to ourselves has arrived: it is not under way now."""
+        me = self.world.address.process
+        assert entry.holders is not None
+        entry.holders[me] -= 1
+        if not entry.holders[me]:
+            del entry.holders[me]
 
     def owe(self, entry: Entry, giver: ProcessId, change: int) -> int:
         """Add to the balance of introductions from ``giver``; return the new balance."""

@@ -23,7 +23,7 @@ from typing import Final
 from freehold import resources
 from freehold.core.workers import Worker
 from freehold.core.world import Timer, World
-from freehold.ids import JobId, LeaseId, NodeId, ProcessId
+from freehold.ids import JobId, LeaseId, NodeId, ProcessId, short
 from freehold.resources import CPU, Resources
 from freehold.wire.messages import (
     LeaseGranted,
@@ -118,11 +118,17 @@ class Scheduling:
                 self.grant(wire)
             elif not self.redirect(queued):
                 keep.append(queued)
-                if now - queued.since > PATIENCE and resources.fits(wire.resources, self.total):
+                if now - queued.since > PATIENCE and self.could_grant(wire):
                     blocked.update(wire.resources)
         self.queue = keep
         if keep and self.ticker is None:
             self.ticker = self.world.call_at(now + ASK_AFTER, self.tick)
+
+    def could_grant(self, wire: RequestLease) -> bool:
+        """Whether resources are all that the request waits for. One whose job is not known (yet,
+        or no longer) must not keep them from others.
+        """
+        return resources.fits(wire.resources, self.total) and self.job_known(wire.job)
 
     def grant(self, wire: RequestLease) -> None:
         """Take the resources and find a worker."""
@@ -214,6 +220,8 @@ class Scheduling:
 
     def why(self, wire: RequestLease) -> str:
         """Why a feasible request waits."""
+        if not self.job_known(wire.job):
+            return f"waits for its driver, job {short(wire.job)}, to be announced on this node"
         lacks = resources.describe(resources.missing(wire.resources, self.free))
         return (
             f"waits for {lacks} to come free ({resources.describe(self.free)} free of "

@@ -274,7 +274,7 @@ class Submission:
             entry = self.ownership.entries.get(return_id(task.id, index))
             if value.contains:
                 assert giver is not None
-                self.gated(entry, value, giver)
+                self.gated(return_id(task.id, index), value, giver, free=True)
             elif entry is not None:
                 self.ownership.resolve(entry, value)
                 entry.task = None
@@ -285,9 +285,12 @@ class Submission:
         for ref in task.borrowed:
             self.ownership.unpin(ref.object)
 
-    def gated(self, entry: Entry | None, value: Value, giver: Address) -> None:
-        """A result with references inside: it is known once each of them has been introduced."""
+    def gated(self, object_id: ObjectId, value: Value, giver: Address, *, free: bool) -> None:
+        """A result with references inside: it is known once each of them has been introduced.
+
+        If nobody can name it any more it is forgotten then, and its bytes too if ``free``."""
         ownership = self.ownership
+        entry = ownership.entries.get(object_id) if free else None
 
         def opened() -> None:
             if entry is not None and ownership.entries.get(entry.object) is entry:
@@ -297,6 +300,8 @@ class Submission:
                 ownership.collect(entry)
             else:
                 ownership.forget(value)
+                if free and value.kind == STORED:
+                    self.free(object_id, value)
 
         gate = Gate(opened)
         if entry is not None:
@@ -313,7 +318,7 @@ class Submission:
         """
         for index, value in enumerate(message.results):
             if value.contains:
-                self.gated(None, value, worker)
+                self.gated(return_id(message.task, index), value, worker, free=False)
             if free and value.kind == STORED:
                 self.free(return_id(message.task, index), value)
 

@@ -20,6 +20,8 @@ from freehold.wire.messages import Address, Death, Stop
 
 #: Seconds after which an idle worker beyond the node's CPUs is asked to stop.
 IDLE_SECONDS: Final = 10.0
+#: Seconds in which a worker that was asked to stop gets no lease: it has exited or declined by then.
+STOP_SECONDS: Final = 1.0
 #: Workers that die in a row before registering until waiting leases are refused.
 FAILED_STARTS: Final = 3
 
@@ -39,7 +41,7 @@ class Worker:
     to one.
     """
 
-    __slots__ = ("address", "idle_since", "job", "lease", "pid", "start", "stopping")
+    __slots__ = ("address", "idle_since", "job", "lease", "pid", "start", "stop_asked")
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -48,7 +50,7 @@ class Worker:
         self.job: JobId | None = None
         self.lease: LeaseId | None = None
         self.idle_since = 0.0
-        self.stopping = False
+        self.stop_asked = float("-inf")  # when it was last asked to stop, which it may decline
 
 
 class Workers:
@@ -94,7 +96,10 @@ class Workers:
         a job.
         """
         fresh = None
+        now = self.world.now()
         for worker in reversed(self.idle.values()):
+            if now - worker.stop_asked < STOP_SECONDS:
+                continue  # it would take a task with it and the task would be blamed
             if worker.job == job:
                 return worker
             if worker.job is None:
@@ -138,9 +143,11 @@ class Workers:
         now = self.world.now()
         spare = len(self.idle) - self.keep
         for worker in list(self.idle.values())[: max(spare, 0)]:
-            if now - worker.idle_since >= IDLE_SECONDS and worker.address and not worker.stopping:
-                worker.stopping = True
+            since = max(worker.idle_since, worker.stop_asked)
+            if now - since >= IDLE_SECONDS and worker.address is not None:
+                worker.stop_asked = now
                 self.world.send(worker.address, Stop())
+                self.world.call_at(now + IDLE_SECONDS, self.trim)  # in case it declines
 
     def unwant(self, lease: LeaseId) -> None:
         """The grant is no longer wanted."""
@@ -167,7 +174,8 @@ class Workers:
         return worker
 
     def end_job(self, job: JobId) -> None:
-        """The job is over: its workers die."""
+        """The job is over: its workers die, and none is bound to it any more."""
+        self.wanting = {lease: other for lease, other in self.wanting.items() if other != job}
         for worker in list(self.all.values()):
             if worker.job == job:
                 self.starter.kill_worker(worker.start)

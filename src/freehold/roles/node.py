@@ -202,9 +202,9 @@ class Node:
         """
         if peer.process in self.drivers:
             self.driver_gone(peer.process)
-        elif peer.node == self.world.address.node:
-            if peer.process not in self.workers.by_process:
-                self.process_gone(peer.process)
+        elif peer.process not in self.workers.by_process:
+            # Also one of another machine: the head's word may have overtaken its last requests.
+            self.process_gone(peer.process)
         self.changed()
 
     def driver_gone(self, process: ProcessId) -> None:

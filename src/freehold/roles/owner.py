@@ -25,6 +25,7 @@ from freehold.wire.messages import (
     STORED,
     Address,
     Death,
+    FreeObjects,
     Introduce,
     LeaseEnded,
     LeaseGranted,
@@ -220,7 +221,11 @@ class Owner:
 
     def on_object_at(self, message: ObjectAt, peer: Address) -> None:
         entry = self.ownership.entries.get(message.object)
-        if entry is None or entry.value is None or entry.value.kind != STORED:
+        if entry is None or (entry.value is not None and entry.value.kind != STORED):
+            if message.present:  # freed, or given up, while the copy was on its way
+                self.world.send(message.node, FreeObjects([message.object]))
+            return
+        if entry.value is None:
             return
         if not message.present:
             self.copy_gone(message.object, message.node.node, "its last copy was dropped")
@@ -233,7 +238,7 @@ class Owner:
             reason = f"node {short(node)} on {message.info.hostname} {message.info.reason}"
             self.leasing.node_lost(node, reason)
             for object_id in list(self.ownership.entries):
-                self.copy_gone(object_id, node, reason)
+                self.copy_gone(object_id, node, reason, alive=False)
 
     def peer_lost(self, peer: Address) -> None:
         """A process is gone and its stream drained."""
@@ -259,7 +264,9 @@ class Owner:
         if entry is not None and entry.value is not None:
             self.fetching.relocated(object_id, entry.value)
 
-    def copy_gone(self, object_id: ObjectId, node: NodeId, reason: str) -> None:
+    def copy_gone(
+        self, object_id: ObjectId, node: NodeId, reason: str, *, alive: bool = True
+    ) -> None:
         """One copy of a value of ours is gone. If it was the last, the value is lost."""
         entry = self.ownership.entries.get(object_id)
         if entry is None or entry.owner is not None or entry.value is None:
@@ -267,6 +274,10 @@ class Owner:
         value = entry.value
         if value.kind != STORED or all(copy.node != node for copy in value.nodes):
             return
+        if alive:  # it may have it after all, and would keep it for ever
+            for copy in value.nodes:
+                if copy.node == node:
+                    self.world.send(copy, FreeObjects([object_id]))
         value.nodes = [copy for copy in value.nodes if copy.node != node]
         if not value.nodes:
             value.kind = FAILED

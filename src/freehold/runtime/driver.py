@@ -5,6 +5,7 @@ Output of workers arrives here: printed with a prefix, repeated lines folded.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from freehold.wire.failures import dump_error
 from freehold.wire.messages import (
     FAILED,
     Address,
+    DescribeNode,
     Leave,
     LogLines,
     Message,
@@ -115,6 +117,7 @@ class Driver(Process):
 
     def leave(self) -> None:
         """End the job and let go of the cluster; stop it if this process started it."""
+        self.last_words()
         if self.ctrl_c is not None:
             self.ctrl_c.remove()
         self.printer.finish()
@@ -127,6 +130,21 @@ class Driver(Process):
 
             launch.stop(self.started)
 
+    def last_words(self) -> None:
+        """Have what tasks have printed arrive before we go.
+
+        A node reads its workers' pipes between two questions, and answers on the connection that
+        carries the lines: after the second answer all that a finished task has written is here.
+        """
+        if not self.log_to_driver or self.node_gone:
+            return
+        nodes = {lease.node.process: lease.node for lease in self.role.leasing.leases.values()}
+        nodes[self.node.process] = self.node
+        for node in nodes.values():
+            with contextlib.suppress(errors.ClusterUnreachableError):
+                self.ask(node, DescribeNode, timeout=1.0)
+                self.ask(node, DescribeNode, timeout=1.0)
+
 
 class Printer:
     """Prints workers' lines as they come, each with its worker; a line that many workers repeat
@@ -134,49 +152,62 @@ class Printer:
     """
 
     WINDOW = 5.0  # seconds in which a repeated line is folded
+    LONGEST = 1000  # longer lines are data: each is shown, and so is each empty one
 
     def __init__(self) -> None:
-        self.seen: dict[str, tuple[float, int]] = {}
+        #: (on stderr?, line) -> when it was shown, how often it has come since
+        self.seen: dict[tuple[bool, str], tuple[float, int]] = {}
 
     def show(self, message: LogLines) -> None:
         """Print what is new."""
-        stream = sys.stderr if message.error else sys.stdout
         prefix = f"(pid={message.pid}, node={message.host}) "
         now = time.monotonic()
         out = []
         for line in message.lines:
-            last = self.seen.get(line)
-            if last is not None and now - last[0] < self.WINDOW:
-                self.seen[line] = (last[0], last[1] + 1)
-                continue
-            if last is not None and last[1]:
-                out.append(f"{prefix}{line} [repeated {last[1]}x]")
-            self.seen[line] = (now, 0)
-            if last is None or not last[1]:
+            if not line or len(line) > self.LONGEST:
                 out.append(prefix + line)
+                continue
+            key = (message.error, line)
+            when, count = self.seen.get(key, (0.0, 0))
+            if when and now - when < self.WINDOW:
+                self.seen[key] = (when, count + 1)
+                continue
+            self.seen[key] = (now, 0)
+            out.append(f"{prefix}{line}{f' [repeated {count + 1}x]' if count else ''}")
         if len(self.seen) > 1000:
-            self.flush_old(now)
-        self.write(stream, out)
+            self.forget(now)
+        self.write(message.error, out)
 
-    def flush_old(self, now: float) -> None:
-        """Forget lines whose window is over, telling how often they were repeated."""
-        for line, (when, count) in list(self.seen.items()):
-            if now - when >= self.WINDOW or len(self.seen) > 2000:
-                del self.seen[line]
+    def forget(self, now: float) -> None:
+        """Let go of lines whose window is over, telling how often they were repeated. Of all, if
+        there are too many.
+        """
+        crowded = len(self.seen) > 2000
+        told: dict[bool, list[str]] = {False: [], True: []}
+        for key, (when, count) in list(self.seen.items()):
+            if crowded or now - when >= self.WINDOW:
+                del self.seen[key]
                 if count:
-                    self.write(sys.stdout, [f"(freehold) {line} [repeated {count}x]"])
+                    told[key[0]].append(f"(freehold) {key[1]} [repeated {count}x]")
+        for error, lines in told.items():
+            self.write(error, lines)
 
     def finish(self) -> None:
         """The session ends: tell of repetitions not told yet."""
-        lines = [f"(freehold) {line} [repeated {n}x]" for line, (_, n) in self.seen.items() if n]
-        self.seen.clear()
-        self.write(sys.stdout, lines)
+        self.forget(float("inf"))
 
-    def write(self, stream: object, lines: list[str]) -> None:
+    def write(self, error: bool, lines: list[str]) -> None:
         """One write for all lines, so that they are not torn apart."""
-        if lines:
+        stream = sys.stderr if error else sys.stdout
+        if not lines or stream is None:
+            return
+        text = "\n".join(lines) + "\n"
+        try:
             try:
-                stream.write("\n".join(lines) + "\n")  # type: ignore[attr-defined]
-                stream.flush()  # type: ignore[attr-defined]
-            except (ValueError, OSError):
-                pass  # the user's program has closed it
+                stream.write(text)
+            except UnicodeEncodeError:
+                known = stream.encoding or "ascii"
+                stream.write(text.encode(known, "backslashreplace").decode(known))
+            stream.flush()
+        except (ValueError, OSError):
+            pass  # the user's program has closed it

@@ -44,7 +44,11 @@ from freehold.wire.messages import (
 
 log = logging.getLogger("freehold")
 
+HEAD_GONE: Final = "the head is gone"
 TAIL: Final = 20  #: lines of stderr kept for the report of a death
+LONGEST_TAIL: Final = 2000  #: characters of each
+LONGEST_LINE: Final = 1 << 20  #: bytes; what is longer arrives in pieces
+UNFINISHED: Final = 0.2  #: seconds that a line may wait for its end
 #: The arena is kept warm beyond what is in use, since cold memory fills at a tenth of the speed: by
 #: as much as was ever in use, within these bounds (an idle cluster shall not hold memory for it).
 WARM_AHEAD: Final = (16 << 20, 256 << 20)
@@ -80,6 +84,7 @@ class Output:
         self.fd = fd
         self.error = error
         self.partial = b""
+        self.reads = 0
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL)
         os.set_blocking(fd, False)
         daemon.transport.watch(fd, lambda events: self.read())
@@ -96,15 +101,25 @@ class Output:
             self.close()
             return
         *whole, self.partial = (self.partial + data).split(b"\n")
-        if len(self.partial) > 1 << 16:
+        if len(self.partial) > LONGEST_LINE:
             whole.append(self.partial)
             self.partial = b""
         if whole:
             self.forward([line.decode("utf-8", "replace") for line in whole])
+        if self.partial:
+            self.reads += 1
+            reads, transport = self.reads, self.daemon.transport
+            transport.call_at(transport.now() + UNFINISHED, lambda: self.give_up(reads))
+
+    def give_up(self, reads: int) -> None:
+        """The end of the line has not come: a prompt, or the last that is said."""
+        if reads == self.reads and self.partial:
+            partial, self.partial = self.partial, b""
+            self.forward([partial.decode("utf-8", "replace")])
 
     def forward(self, lines: list[str]) -> None:
         """Send lines to the driver of the worker's job."""
-        self.tail.extend(lines)
+        self.tail.extend(line[:LONGEST_TAIL] for line in lines)
         self.daemon.forward(self.start, self.error, lines)
 
     def drain(self) -> list[str]:
@@ -244,7 +259,9 @@ class NodeDaemon:
         self.zygote.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
-        places.remove_node(self.folder)  # in case it was the zygote that died
+        # Here again, in case it was the zygote that died. A killed head's streams end a moment
+        # before the process does.
+        places.remove_node(self.folder, 0.5 if self.stopping == HEAD_GONE else 0.0)
 
     def keep_warm(self) -> None:
         """Have the kernel provide the arena's next pages before anyone waits for them."""
@@ -271,7 +288,7 @@ class NodeDaemon:
         if channel is not None:
             channel.close()
         if peer.process == self.settings.head.process:
-            self.stop("the head is gone")
+            self.stop(HEAD_GONE)
         else:
             self.role.peer_lost(peer)
 

@@ -17,6 +17,7 @@ last one out removes the session's. What a crash of everything leaves is swept b
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import time
@@ -47,6 +48,7 @@ class NodeFile(msgspec.Struct):
 NODE_FILE: Final = "node.json"
 HEAD_FILE: Final = "head.json"
 HEAD_FOLDER: Final = "head"
+SESSION: Final = re.compile("s-[0-9a-f]{8}")
 #: Seconds that a folder may lie without anyone in it: whoever made it may still be starting.
 STARTING: Final = 3600.0
 
@@ -141,10 +143,24 @@ def _living(name: str) -> Iterator[tuple[Path, NodeFile]]:
         except OSError:
             return 0
 
-    for path in sorted(home().glob(f"s-*/*/{name}"), key=since):
+    files = [folder / name for session in _sessions() for folder in _folders(session)]
+    for path in sorted(files, key=since):
         file = _read(path)
         if file is not None and alive(file.pid):
             yield path.parent, file
+
+
+def _sessions() -> list[Path]:
+    """The session folders here, and nothing else that the user may keep in the same place."""
+    return [path for path in _folders(home()) if SESSION.fullmatch(path.name)]
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder; none if it vanishes meanwhile (``Path.glob`` would raise)."""
+    try:
+        return [inner for inner in path.iterdir() if inner.is_dir()]
+    except OSError:
+        return []
 
 
 def _read(path: Path) -> NodeFile | None:
@@ -203,15 +219,19 @@ def alive(pid: int) -> bool:
     return rest.split()[0] not in "ZX" and name.partition("(")[2].startswith("freehold")
 
 
-def remove_node(folder: Path) -> None:
-    """Remove a node's or the head's folder, and its session's if no other is in use."""
+def remove_node(folder: Path, patience: float = 0.0) -> None:
+    """Remove a node's or the head's folder, and its session's if no other is in use.
+
+    ``patience``: seconds to wait for others that are about to end.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     session = folder.parent
-    try:
-        if not any(_in_use(path) for path in session.iterdir() if path.is_dir()):
-            shutil.rmtree(session, ignore_errors=True)
-    except OSError:
-        pass
+    deadline = time.monotonic() + patience
+    while any(_in_use(path) for path in _folders(session)):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(0.01)
+    shutil.rmtree(session, ignore_errors=True)
 
 
 def _in_use(folder: Path) -> bool:
@@ -227,12 +247,12 @@ def _in_use(folder: Path) -> bool:
 
 def sweep() -> None:
     """Remove what sessions of dead processes left behind."""
-    for session in home().glob("s-*"):
-        folders = [path for path in session.glob("*") if path.is_dir()]
+    for session in _sessions():
+        folders = _folders(session)
         for folder in folders:
             if not _in_use(folder):
                 remove_node(folder)
-        if not folders and not _in_use(session):
+        if not folders and not _in_use(session) and (session / "token").exists():
             shutil.rmtree(session, ignore_errors=True)
 
 

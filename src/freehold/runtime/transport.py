@@ -171,7 +171,7 @@ class Transport:
     """The connections and timers of one process. Implements ``core.world.World``."""
 
     def __init__(self, address: Address, token: bytes, folder: int) -> None:
-        """Args: our address, the cluster's token, and a descriptor of the folder of this node's
+        """Takes our address, the cluster's token, and a descriptor of the folder of this node's
         unix sockets.
         """
         self.address = address

@@ -130,19 +130,22 @@ def read_slice(piece: Slice, out: Block) -> None:
 def read_keys(paths: Sequence[Path], positions: NDArray[np.int64]) -> NDArray[np.void]:
     """The keys of the records at the given ascending positions, as records.BOUNDARY items.
 
-    Ten bytes are read for each: 1 us from the page cache, one page from a disk.
+    Ten bytes are read for each: 3 us from the page cache, one page from a disk. The kernel hears
+    of all pages of a file before the first is read, so that the disk works on many at once.
     """
     found = np.empty((positions.size, RECORD), dtype=np.uint8)
     begin = place = 0
     for path in paths:
         end = begin + record_count(path)
+        last = int(np.searchsorted(positions, end))
+        offsets = ((positions[place:last] - begin) * RECORD).tolist()
         with open_records(path) as file:
-            while place < positions.size and positions[place] < end:
-                offset = (int(positions[place]) - begin) * RECORD
-                if os.preadv(file.fileno(), [found[place, :KEY].data], offset) != KEY:
+            for offset in offsets:
+                os.posix_fadvise(file.fileno(), offset, KEY, os.POSIX_FADV_WILLNEED)
+            for row, offset in zip(found[place:last], offsets, strict=True):
+                if os.preadv(file.fileno(), [row[:KEY].data], offset) != KEY:
                     raise RecordFileError(f"{path} was cut short while the job ran")
-                place += 1
-        begin = end
+        begin, place = end, last
     sampled = np.empty(positions.size, dtype=BOUNDARY)
     sampled["high"], sampled["low"] = keys(found)
     sampled["at"] = positions

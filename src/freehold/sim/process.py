@@ -55,7 +55,8 @@ class Process:
 
     def call_at(self, when: float, action: Callable[[], None]) -> Event:
         """Have ``action`` called in a turn of its own."""
-        return self.arrange(nanoseconds(when) - self.world.now_ns, action, "timer")
+        # One nanosecond late: no real clock fires on the very float that was asked for.
+        return self.arrange(nanoseconds(when) + 1 - self.world.now_ns, action, "timer")
 
     def send(self, to: Address, message: Message) -> None:
         """Queue a message; it leaves at the end of the turn."""

@@ -81,7 +81,6 @@ class WorkerProcess(UserProcess):
         """Take the next task, or rest."""
         run = self.executor.execution.next()
         if run is None:
-            self.executor.slow = False
             self.looping = False
             self.deaf_until = 0
             return

@@ -1,0 +1,216 @@
+"""The smallest case that still breaks the same promise.
+
+Pieces are taken away, large ones first, as long as the run still fails in the same way: drivers,
+faults, whole bodies, operations, what operations carry, nodes, knobs, and at last the network's
+moods. Everything else comes from the seed's streams, one for each concern, so that taking a piece
+away leaves the rest of the run much as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from freehold.sim.cluster import Outcome, run_case
+from freehold.sim.generate import Case
+from freehold.sim.programs import Call, Cancel, Drop, Function, Get, Op, Program, Put, Wait
+
+Run = Callable[[Case], Outcome]
+
+
+def shrink(case: Case, promise: str, run: Run = run_case, most: int = 600) -> Case:
+    """The smallest case found in ``most`` runs that breaks ``promise`` and is no known limit."""
+    left = most
+
+    def fails(candidate: Case) -> bool:
+        nonlocal left
+        left -= 1
+        outcome = run(candidate)
+        return outcome.promise == promise and not outcome.known
+
+    shrunk = True
+    while shrunk and left > 0:
+        shrunk = False
+        for step in (without_drivers, without_faults, without_ops, lighter, simpler):
+            for candidate in repeatedly(step, lambda: case):
+                if left <= 0:
+                    return case
+                if size(candidate) < size(case) and fails(candidate):
+                    case = candidate
+                    shrunk = True
+    return case
+
+
+def repeatedly(
+    step: Callable[[Case], Iterator[Case]], current: Callable[[], Case]
+) -> Iterator[Case]:
+    """The candidates of a step; after one was accepted, those of the new case."""
+    start = current()
+    while True:
+        for candidate in step(start):
+            yield candidate
+            if current() is not start:
+                break
+        if current() is start:
+            return
+        start = current()
+
+
+def size(case: Case) -> tuple[int, int, int, int, int]:
+    """What is to become small: operations, faults, what they carry, machines, moods."""
+    ops = [op for program in case.programs for body in program.functions for op in body.ops]
+    carried = sum(weight(op) for op in ops)
+    carried += sum(len(body.returns) for p in case.programs for body in p.functions)
+    machines = sum(1 + node.cpus for node in case.nodes) + len(case.programs)
+    moods = len(case.knobs) + ("steady", "tailed", "wild").index(case.style)
+    return len(ops), len(case.faults), carried, machines, moods
+
+
+def weight(op: Op) -> int:
+    """How much an operation carries."""
+    match op:
+        case Put():
+            return len(op.contains) + (op.size > 10)
+        case Call():
+            large = sum(size > 10 for size in op.sizes)
+            plain = op.cpus == 1 and op.retries == 3 and not op.retry_exceptions
+            return len(op.deps) + len(op.nested) + len(op.sizes) + large + (not plain)
+        case Get() | Wait():
+            return len(op.vars)
+        case _:
+            return 0
+
+
+def without_drivers(case: Case) -> Iterator[Case]:
+    """One driver's program emptied: its number stays, so that the others keep theirs."""
+    empty = Program((Function(()),))
+    for number, program in enumerate(case.programs):
+        if program != empty:
+            programs = list(case.programs)
+            programs[number] = empty
+            yield replace(case, programs=tuple(programs))
+    if len(case.programs) > 1 and case.programs[-1] == empty:
+        yield replace(case, programs=case.programs[:-1], homes=case.homes[:-1])
+
+
+def without_faults(case: Case) -> Iterator[Case]:
+    """All faults gone, or one."""
+    if case.faults:
+        yield replace(case, faults=())
+    for index in range(len(case.faults)):
+        yield replace(case, faults=case.faults[:index] + case.faults[index + 1 :])
+
+
+def without_ops(case: Case) -> Iterator[Case]:
+    """Operations gone: a body's, then runs of 8, 4, 2 and 1."""
+    for number, program in enumerate(case.programs):
+        for place, body in enumerate(program.functions):
+            if body.ops:
+                yield with_body(case, number, place, Function(()))
+    for length in (8, 4, 2, 1):
+        for number, program in enumerate(case.programs):
+            for place, body in enumerate(program.functions):
+                for start in range(len(body.ops) - length, -1, -1):
+                    ops = body.ops[:start] + body.ops[start + length :]
+                    gone = [name for op in body.ops[start : start + length] for name in made(op)]
+                    yield with_body(case, number, place, without_names(body, ops, gone))
+
+
+def made(op: Op) -> list[str]:
+    """The names that an operation binds."""
+    match op:
+        case Put():
+            return [op.var]
+        case Call():
+            return [op.var, *[f"{op.var}_{index}" for index in range(1, len(op.sizes))]]
+        case Get():
+            return [f"{name}.{place}" for name in op.vars for place in range(2)]
+        case _:
+            return []
+
+
+def without_names(body: Function, ops: tuple[Op, ...], gone: list[str]) -> Function:
+    """What is left names nothing that is gone: operations are skipped if any name is missing."""
+
+    def keep(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if name not in gone)
+
+    left: list[Op] = []
+    for op in ops:
+        match op:
+            case Put():
+                left.append(replace(op, contains=keep(op.contains)))
+            case Call():
+                left.append(replace(op, deps=keep(op.deps), nested=keep(op.nested)))
+            case Get() | Wait():
+                if keep(op.vars):
+                    left.append(replace(op, vars=keep(op.vars)))
+            case Drop() | Cancel():
+                if op.var not in gone:
+                    left.append(op)
+            case _:
+                left.append(op)
+    return Function(tuple(left), keep(body.returns))
+
+
+def with_body(case: Case, number: int, place: int, body: Function) -> Case:
+    """One body of one program exchanged."""
+    programs = list(case.programs)
+    functions = list(programs[number].functions)
+    functions[place] = body
+    programs[number] = Program(tuple(functions))
+    return replace(case, programs=tuple(programs))
+
+
+def lighter(case: Case) -> Iterator[Case]:
+    """Operations that carry less."""
+    for number, program in enumerate(case.programs):
+        for place, body in enumerate(program.functions):
+            for index in range(len(body.returns)):
+                returns = body.returns[:index] + body.returns[index + 1 :]
+                yield with_body(case, number, place, Function(body.ops, returns))
+            for index, op in enumerate(body.ops):
+                for new in lighter_op(op):
+                    ops = body.ops[:index] + (new,) + body.ops[index + 1 :]
+                    yield with_body(case, number, place, Function(ops, body.returns))
+
+
+def lighter_op(op: Op) -> Iterator[Op]:
+    """Ways of making one operation carry less."""
+    match op:
+        case Put():
+            yield replace(op, size=10)
+            for index in range(len(op.contains)):
+                yield replace(op, contains=op.contains[:index] + op.contains[index + 1 :])
+        case Call():
+            if len(op.sizes) > 1:
+                yield replace(op, sizes=op.sizes[:-1])
+            for index in range(len(op.sizes)):
+                yield replace(op, sizes=op.sizes[:index] + (10,) + op.sizes[index + 1 :])
+            yield replace(op, cpus=1.0, retries=3, retry_exceptions=False)
+            for index in range(len(op.deps)):
+                yield replace(op, deps=op.deps[:index] + op.deps[index + 1 :])
+            for index in range(len(op.nested)):
+                yield replace(op, nested=op.nested[:index] + op.nested[index + 1 :])
+        case Get() | Wait():
+            for index in range(len(op.vars)):
+                if len(op.vars) > 1:
+                    yield replace(op, vars=op.vars[:index] + op.vars[index + 1 :])
+        case _:
+            return
+
+
+def simpler(case: Case) -> Iterator[Case]:
+    """Fewer machines, constants as they are in the code, a calmer network."""
+    if len(case.nodes) > 1:
+        yield replace(case, nodes=case.nodes[:-1])
+    for index, node in enumerate(case.nodes):
+        if node.cpus > 1:
+            smaller = replace(node, cpus=node.cpus - 1)
+            yield replace(case, nodes=case.nodes[:index] + (smaller,) + case.nodes[index + 1 :])
+    if case.knobs:
+        yield replace(case, knobs=())
+    for index in range(len(case.knobs)):
+        yield replace(case, knobs=case.knobs[:index] + case.knobs[index + 1 :])
+    if case.style != "steady":
+        yield replace(case, style="steady")
+        yield replace(case, style="tailed")
