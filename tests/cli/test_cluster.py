@@ -68,6 +68,7 @@ def test_a_cluster_from_start_to_stop(home: Path) -> None:
             there = where.options(resources={"disk": 1}).remote()
             assert len({fh.get(there), *fh.get([where.remote() for _ in range(2)])}) >= 1
             assert {node["Labels"].get("zone") for node in fh.nodes()} == {"a", None}
+    until(lambda: "0 jobs" in freehold("status").output)  # the head hears of its end a moment later
     shown = freehold("status")
     assert shown.exit_code == 0, shown.output
     assert f"Cluster at {address}: 2 nodes, 0 jobs" in shown.output

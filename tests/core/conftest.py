@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,22 @@ from core.world import World, process
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    """The world of process "me"."""
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The world of process "me". A test that failed has left enough to read already."""
     made = World(process("me"))
     yield made
-    made.nothing_left()
+    if not getattr(request.node, "call_failed", False):
+        made.nothing_left()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, None]:
+    """Let the fixture know how the test itself went."""
+    yield
+    if call.when == "call":
+        item.call_failed = call.excinfo is not None  # type: ignore[attr-defined]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

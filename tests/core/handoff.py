@@ -14,8 +14,10 @@ no reference on its way that the taker could use at once. No event raises. At qu
 its way, nothing left to do but what the budget forbids; handles may always be dropped, so none is
 left): every table is empty and no gate is shut.
 
-A crash takes a process out between two of its events, also in the middle of a hand-off. Its bytes on
-the way still arrive, then each peer is told that its stream has ended; what is sent to it later comes
+A crash takes a process out between two of its events, also in the middle of a hand-off. Its
+bytes on
+the way still arrive, then each peer is told that its stream has ended; what is sent to it later
+comes
 back as one more such end. What is *not* explored: a crash that loses bytes already sent to one peer
 and not to another (a whole machine's end). Ownership does not survive that yet.
 """
@@ -369,12 +371,15 @@ def story(path: Sequence[Step], problem: str) -> str:
     """The steps to a problem, one a line."""
     lines = []
     for kind, *rest in path:
-        words = [word.process.rstrip(b".").decode() if isinstance(word, Address) else word for word in rest]
+        words = [
+            word.process.rstrip(b".").decode() if isinstance(word, Address) else word
+            for word in rest
+        ]
         lines.append(" ".join([kind, *(str(word) for word in words)]))
     return "\n".join([*lines, f"=> {problem}"])
 
 
-# -- first states -----------------------------------------------------------------------------------
+# -- first states ----------------------------------------------------------------------------------
 
 
 def owned_by_a(model: Model) -> None:
@@ -396,7 +401,8 @@ def put_holding(model: Model, *, outer: str) -> None:
 
 
 def task_returning(model: Model, *, worker: str, owner: str) -> None:
-    """A waits for task "t" at ``worker``, which replies with a value that contains "y" of ``owner``.
+    """A waits for task "t" at ``worker``, which replies with a value that contains "y" of
+    ``owner``.
 
     The reply is about to leave: handed out, on its way, and the worker still holds a handle to "y".
     """

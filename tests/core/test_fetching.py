@@ -214,7 +214,8 @@ def test_get_keeps_every_pin_of_values_at_hand(bench: Bench) -> None:
 
 
 def test_get_fetches_what_turns_out_to_be_stored(bench: Bench, world: World) -> None:
-    """Goal: done when the bytes are here, not when the place is known. Method: resolve, then ready."""
+    """Goal: done when the bytes are here, not when the place is known. Method: resolve, then
+    ready."""
     entry = bench.own("x")
     getting = bench.get("x")
     bench.table.resolve(entry, stored(100, OTHER))
@@ -321,7 +322,8 @@ def test_wait_close_cancels_its_fetches(bench: Bench, world: World) -> None:
 
 
 def test_creating(bench: Bench, world: World) -> None:
-    """Goal: room, refusal and the node's end each wake the writer once; a late answer is given back."""
+    """Goal: room, refusal and the node's end each wake the writer once; a late answer is given
+    back."""
     creating = Creating(world, NODE)
     creations = [creating.create(key, 10, ME, job(), bench.wake) for key in (X, Y, Z)]
     world.expect(*((NODE, CreateObject(key, 10, ME, job())) for key in (X, Y, Z)))

@@ -15,7 +15,7 @@ from freehold.wire.messages import Release
 def check(name: str, program: Program, at_least: int) -> None:
     """Explore, print what was seen, and fail with the story of the first problem."""
     found = explore(program)
-    print(f"{name}: {found.states:,} states, {found.quiescent:,} quiescent")
+    print(f"{name}: {found.states:,} states, {found.quiescent:,} quiescent")  # noqa: T201 (seen with -s)
     assert not found.problems, "\n" + found.problems[0]
     assert found.states >= at_least, "the program shrank: it no longer tests what it did"
     assert found.quiescent
@@ -49,9 +49,7 @@ def test_one_object_at_length(name: str, program: Program, at_least: int) -> Non
 
 
 def put(outer: str, sends: int, crashes: int = 0) -> Program:
-    return Program(
-        "ABC", sends, partial(put_holding, outer=outer), crashes=crashes, locates=True
-    )
+    return Program("ABC", sends, partial(put_holding, outer=outer), crashes=crashes, locates=True)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +94,7 @@ def test_result_contains_reference(program: Program, at_least: int) -> None:
     check("result", program, at_least)
 
 
-# -- can the explorer see? --------------------------------------------------------------------------
+# -- can the explorer see? -------------------------------------------------------------------------
 
 
 def counts_late(self: Ownership, ref: object, to: object) -> None:

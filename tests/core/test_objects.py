@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.world import World, job, node, object_id, process
-from freehold.core.objects import PATIENCE, SEALED, SPILLED, Objects
+from freehold.core.objects import PATIENCE, PULL_ROUNDS, SEALED, SPILLED, Objects
 from freehold.ids import NodeId, ObjectId
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import (
@@ -197,7 +197,8 @@ def test_creators_wait_in_order(store: Store, world: World) -> None:
 
 
 def test_secondary_copies_go_first_and_the_least_used_of_them(store: Store, world: World) -> None:
-    """Goal: room is made by dropping unpinned copies, least recently used first, and telling owners.
+    """Goal: room is made by dropping unpinned copies, least recently used first, and telling
+    owners.
 
     Method: copies x and y, x used again; then a need that one of them satisfies."""
     store.copy(X, 4)
@@ -211,7 +212,8 @@ def test_secondary_copies_go_first_and_the_least_used_of_them(store: Store, worl
 
 
 def test_primaries_are_spilled_and_restored(store: Store, world: World) -> None:
-    """Goal: a primary leaves the arena for the disk and comes back for a reader, the disk copy kept.
+    """Goal: a primary leaves the arena for the disk and comes back for a reader, the disk copy
+    kept.
 
     Method: x fills the store; y needs room; x is read again once y is gone; then z takes its room
     without a second write."""
@@ -239,7 +241,8 @@ def test_primaries_are_spilled_and_restored(store: Store, world: World) -> None:
 def test_object_on_disk_is_not_written_twice(store: Store, world: World) -> None:
     """Goal: spilling ahead of need passes over what is on disk already.
 
-    Method: x restored, its disk copy kept; then y fills the store above the level of early spill."""
+    Method: x restored, its disk copy kept; then y fills the store above the level of early
+    spill."""
     store.on_disk(X, 4)
     store.fetch(X, 4, ME)
     store.mover.claim()
@@ -268,6 +271,22 @@ def test_read_while_it_is_being_spilled(store: Store, world: World) -> None:
     store.spilled(X)
     world.expect((READER, ObjectReady(X, 0, 9 * BLOCK)))
     assert (store.state(X), store.mover.claim()) == (SEALED, [("discard", slot(X))])
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_a_seal_lets_the_waiting_in(store: Store, world: World, freed: bool) -> None:
+    """Goal: what is complete can be spilled for who waits, at once and not after PATIENCE.
+
+    Method: x is written, below the level of early spill; y waits; x is sealed, or freed and
+    sealed."""
+    store.create(X, 7)
+    store.create(Y, 4)
+    if freed:
+        store.objects.on_free(X)
+    store.objects.on_seal(X, WRITER)
+    if not freed:
+        store.spilled(X)
+    world.expect((WRITER, ObjectCreated(X, 0)), (WRITER, ObjectCreated(Y, 0)))
 
 
 def test_pinned_objects_do_not_move(store: Store, world: World) -> None:
@@ -340,7 +359,7 @@ def test_cancelled_need_lets_the_next_in(store: Store, world: World) -> None:
     assert Y not in store.objects.table
 
 
-# -- copies from other nodes ------------------------------------------------------------------------
+# -- copies from other nodes -----------------------------------------------------------------------
 
 
 def test_pull_tries_each_source(store: Store, world: World) -> None:
@@ -356,13 +375,34 @@ def test_pull_tries_each_source(store: Store, world: World) -> None:
 
 
 def test_pull_fails_everywhere(store: Store, world: World) -> None:
-    """Goal: missing names every node that was tried, ours included if it was thought to have it."""
+    """Goal: missing names every node that was tried, ours included if it was thought to have it.
+
+    Method: the only source fails in every round; an object that should be here is not."""
     store.fetch(X, 2, ME, OTHER)
-    store.objects.pulled(X, "refused")
+    for _ in range(PULL_ROUNDS + 1):
+        world.expect()
+        assert store.mover.claim() == [("pull", X, OTHER)]
+        store.objects.pulled(X, "refused")
+        world.advance(1)
     world.expect((READER, ObjectMissing(X, "refused", [ME.node, OTHER.node])))
     store.fetch(Y, 2, ME)
     world.expect((READER, ObjectMissing(Y, "no node is known to have it", [ME.node])))
     assert (store.objects.table, store.room.used) == ({}, 0)
+
+
+@pytest.mark.parametrize("end", ["cancel", "free"])
+def test_pull_ends_between_two_rounds(store: Store, world: World, end: str) -> None:
+    """Goal: no further round for who has left or for what is freed, and the room comes back."""
+    store.fetch(X, 2, OTHER)
+    store.objects.pulled(X, "refused")
+    store.mover.claim()
+    if end == "cancel":
+        store.objects.on_cancel_fetch(X, READER)
+    else:
+        store.objects.on_free(X)
+    world.advance(1)
+    assert len(world.take(ObjectMissing)) == (end == "free")
+    assert (store.objects.table, store.room.used, store.mover.claim()) == ({}, 0, [])
 
 
 def test_restore_fails(store: Store, world: World) -> None:

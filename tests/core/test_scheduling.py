@@ -56,9 +56,7 @@ class Bench:
         hops: int = 0,
         job_id: JobId | None = None,
     ) -> None:
-        message = RequestLease(
-            lease(number), owner, job_id or job(), resources, depth, hops, "f"
-        )
+        message = RequestLease(lease(number), owner, job_id or job(), resources, depth, hops, "f")
         self.scheduling.on_request(message)
 
     def granted(self) -> list[int]:

@@ -18,7 +18,9 @@ class Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         self.pool = Workers(world, self, keep=2)
-        self.pool.given = lambda lease_id, worker: self.bound.append((number(lease_id), worker.start))
+        self.pool.given = lambda lease_id, worker: self.bound.append(
+            (number(lease_id), worker.start)
+        )
         self.pool.refused = lambda lease_id, end: self.refused.append((number(lease_id), end))
         self.bound: list[tuple[int, int]] = []
         self.refused: list[tuple[int, Death]] = []
@@ -68,7 +70,8 @@ def test_prestarted_workers_serve_the_first_grants(bench: Bench) -> None:
 def test_a_worker_serves_one_job_only(bench: Bench) -> None:
     """Goal: what one job imported, another never sees.
 
-    Method: a worker of job one rests; a grant of job two gets a new worker, one of job one the old."""
+    Method: a worker of job one rests; a grant of job two gets a new worker, one of job one the
+    old."""
     bench.want(1)
     bench.up(1)
     bench.rest(1)

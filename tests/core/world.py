@@ -99,7 +99,7 @@ class World:
         assert self.sent == [], "effects that no test claimed"
 
 
-# -- short names for the things that tests are about ------------------------------------------------
+# -- short names for the things that tests are about -----------------------------------------------
 
 
 def eight(name: str) -> bytes:

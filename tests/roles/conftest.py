@@ -1,17 +1,5 @@
-"""What the tests of the machines share: a world that fails a test which leaves effects unclaimed."""
+"""The tests of the roles share the world of the tests of the machines."""
 
-from __future__ import annotations
+from core.conftest import pytest_runtest_makereport, world
 
-from collections.abc import Iterator
-
-import pytest
-
-from core.world import World, process
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """The world of process "me"."""
-    made = World(process("me"))
-    yield made
-    made.nothing_left()
+__all__ = ["pytest_runtest_makereport", "world"]

@@ -209,9 +209,8 @@ def _own_address(host: str) -> str:
     try:
         socket.create_server((numeric, 0)).close()
     except OSError as error:
-        _fail(
-            f"cannot listen on {host}: {os.strerror(error.errno or 0)}; name an address of this machine"
-        )
+        why = os.strerror(error.errno or 0)
+        _fail(f"cannot listen on {host}: {why}; name an address of this machine")
     return numeric
 
 
@@ -235,9 +234,8 @@ def _new_cluster(host: str, port: int, token: bytes | None) -> Join:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        _fail(
-            f"port {port} on {host} cannot be used: {os.strerror(error.errno or 0)}; choose another --port"
-        )
+        why = os.strerror(error.errno or 0)
+        _fail(f"port {port} on {host} cannot be used: {why}; choose another --port")
     others = [places.place(file.head) for _, file in places.heads_here() if file.shared]
     if others:
         click.echo(

@@ -171,12 +171,18 @@ class Get:
         # All that is awaited stands in ``pending`` before the first of it can arrive, which it
         # does at once when it is pinned here already.
         self.pending = {
-            entry.object for entry in entries if entry.value is None or entry.value.kind == STORED
+            entry.object: None
+            for entry in entries
+            if entry.value is None or entry.value.kind == STORED
         }
         for entry in entries:
             self.begin(entry)
-        self.done = self.failed is not None or not self.pending
+        self.done = self.over()
         self.wake = wake
+
+    def over(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.failed is not None or not self.pending
 
     def begin(self, entry: Entry) -> None:
         """Look at one of the objects."""
@@ -184,7 +190,8 @@ class Get:
         if value is None:
             self.ownership.wait_for(entry, self)
         elif value.kind == FAILED:
-            self.failed = self.failed or value
+            if self.failed is None:
+                self.failed = value
         elif value.kind == STORED:
             self.fetch(entry, value)
 
@@ -216,12 +223,12 @@ class Get:
 
     def settle(self, object_id: ObjectId, failed: Value | None) -> None:
         """One object less to wait for."""
-        self.pending.discard(object_id)
+        self.pending.pop(object_id, None)
         if self.done:
             return
         if failed is not None:
             self.failed = failed
-        if failed is not None or not self.pending:
+        if self.over():
             self.done = True
             self.wake()
 
@@ -259,12 +266,12 @@ class Wait:
         self.needed = needed
         self.wake = wake
         self.ready: set[ObjectId] = set()
-        self.pending: set[ObjectId] = set()
+        self.pending: dict[ObjectId, None] = {}
         self.done = False
         for object_id in objects:
             entry = ownership.entries[object_id]
             if entry.value is None:
-                self.pending.add(object_id)
+                self.pending[object_id] = None
                 ownership.wait_for(entry, self)
             else:
                 self.known(entry)
@@ -275,7 +282,7 @@ class Wait:
         value = entry.value
         assert value is not None
         if self.fetching is not None and value.kind == STORED and not self.done:
-            self.pending.add(entry.object)
+            self.pending[entry.object] = None
             owner = entry.owner or self.ownership.world.address
             self.fetching.fetch(entry.object, owner, value, self, WAIT)
         else:
@@ -297,7 +304,7 @@ class Wait:
 
     def settle(self, object_id: ObjectId) -> None:
         """One more is ready."""
-        self.pending.discard(object_id)
+        self.pending.pop(object_id, None)
         self.ready.add(object_id)
         if not self.done and len(self.ready) >= self.needed:
             self.done = True

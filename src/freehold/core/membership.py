@@ -18,6 +18,7 @@ from freehold.wire.messages import (
     Message,
     NodeChanged,
     NodeInfo,
+    Stop,
 )
 
 
@@ -32,6 +33,9 @@ class Membership:
 
     def on_join(self, message: JoinCluster, peer: Address) -> None:
         """A new node: tell it of the others and of the jobs, and them of it."""
+        if peer.node in self.gone:
+            self.world.send(peer, Stop())  # fenced: the others have given up what it held
+            return
         others = list(self.nodes.values())
         self.world.send(peer, Joined(others))
         for job in self.jobs.values():
@@ -47,8 +51,9 @@ class Membership:
 
     def on_job_started(self, message: JobStarted, peer: Address) -> None:
         """A driver is up."""
-        self.jobs[message.job] = message
-        self.tell(message, but=peer.node)
+        if peer.node in self.nodes:
+            self.jobs[message.job] = message
+            self.tell(message, but=peer.node)
 
     def on_job_ended(self, message: JobEnded, peer: Address) -> None:
         """A driver is gone."""

@@ -186,10 +186,12 @@ class Objects:
 
     def on_seal(self, object_id: ObjectId, client: Address) -> None:
         """The bytes are complete."""
-        stored = self.table[object_id]
-        assert stored.state == CREATING
+        stored = self.table.get(object_id)
+        if stored is None or stored.creator != client or stored.state != CREATING:
+            return  # its creator had been given up, or another attempt has taken its place
         stored.creator = None
         self.settle(stored)
+        self.make_room()  # now it can be spilled for who waits, or it was freed meanwhile
         if self.room.used > SPILL_ABOVE * self.room.capacity and not self.spilling:
             self.spill_some(0)
 

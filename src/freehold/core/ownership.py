@@ -361,7 +361,8 @@ class Ownership:
     def peer_lost(self, peer: ProcessId) -> list[Entry]:
         """A process has ended and its stream is drained. Returns our entries that it owned.
 
-        What it held is released. Introductions that it owed will not come: those who wait for them go on, with
+        What it held is released. Introductions that it owed will not come: those who wait for
+        them go on, with
         references whose owner has died.
         """
         orphans = []

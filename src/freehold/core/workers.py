@@ -20,7 +20,7 @@ from freehold.wire.messages import Address, Death, Stop
 
 #: Seconds after which an idle worker beyond the node's CPUs is asked to stop.
 IDLE_SECONDS: Final = 10.0
-#: Seconds in which a worker that was asked to stop gets no lease: it has exited or declined by then.
+#: Seconds without a lease for a worker that was asked to stop: it has exited or declined by then.
 STOP_SECONDS: Final = 1.0
 #: Workers that die in a row before registering until waiting leases are refused.
 FAILED_STARTS: Final = 3

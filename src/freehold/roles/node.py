@@ -52,6 +52,8 @@ from freehold.wire.messages import (
 
 #: Seconds between reports of what is free: they serve only to choose between nodes.
 REPORT_SECONDS = 0.1
+#: Seconds to wait for the end of a dead worker's stream.
+DRAIN_PATIENCE = 2.0
 
 
 class Shell(Starter, Mover, Protocol):
@@ -81,6 +83,8 @@ class Node:
         self.jobs: dict[JobId, JobStarted] = {}
         self.drivers: dict[ProcessId, JobId] = {}
         self.processes: dict[ProcessId, Address] = {}
+        self.ending: dict[ProcessId, tuple[int, Death]] = {}  # ended, their streams not yet
+        self.drained: set[ProcessId] = set()  # the other way round
         self.reporter: Timer | None = None
         self.reported: tuple[Resources, int, int] | None = None
         self.joined = False
@@ -168,7 +172,8 @@ class Node:
 
     def worker_free(self, worker: Worker) -> None:
         """A lease was returned: its worker may serve another of the same job."""
-        if worker.start in self.workers.all:
+        assert worker.address is not None
+        if worker.start in self.workers.all and worker.address.process not in self.ending:
             self.workers.rest(worker)
 
     def no_worker(self, lease: LeaseId, death: Death) -> None:
@@ -185,13 +190,40 @@ class Node:
             (self.scheduling.block if blocked else self.scheduling.unblock)(worker)
 
     def worker_ended(self, start: int, death: Death) -> None:
-        """A worker process is gone, and this is how."""
+        """A worker process is gone, and this is how: its parent says so.
+
+        What it sent before it died may still be on its way to us, and counts. So we act when its
+        stream has ended too, or ``DRAIN_PATIENCE`` later (a child of it may hold the stream open).
+        """
+        worker = self.workers.all.get(start)
+        if worker is None:
+            return
+        process = worker.address.process if worker.address is not None else None
+        if process is None or process in self.drained:
+            self.worker_gone(start, death)
+            return
+        self.ending[process] = (start, death)
+        self.workers.idle.pop(start, None)
+        self.world.call_at(
+            self.world.now() + DRAIN_PATIENCE, lambda: self.stream_drained(process)
+        )
+
+    def stream_drained(self, process: ProcessId) -> None:
+        """Nothing more comes from a worker of ours."""
+        if process in self.ending:
+            self.worker_gone(*self.ending.pop(process))
+        elif process in self.workers.by_process:
+            self.drained.add(process)
+
+    def worker_gone(self, start: int, death: Death) -> None:
+        """A worker is gone and has been heard out: give back what it held, tell who leased it."""
         worker = self.workers.ended(start, death)
         if worker is not None and worker.lease is not None:
             granted = self.scheduling.release(worker.lease)
             if granted is not None:
                 self.world.send(granted.wire.owner, LeaseEnded(worker.lease, death))
         if worker is not None and worker.address is not None:
+            self.drained.discard(worker.address.process)
             self.local_gone(worker.address.process)
         self.scheduling.dispatch()
         self.changed()
@@ -202,7 +234,9 @@ class Node:
         """
         if peer.process in self.drivers:
             self.driver_gone(peer.process)
-        elif peer.process not in self.workers.by_process:
+        elif peer.process in self.workers.by_process:
+            self.stream_drained(peer.process)
+        else:
             # Also one of another machine: the head's word may have overtaken its last requests.
             self.process_gone(peer.process)
         self.changed()

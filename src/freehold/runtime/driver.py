@@ -79,26 +79,21 @@ class Driver(Process):
     def on_lost(self, peer: Address) -> None:
         """A peer's last stream has ended, or it cannot be reached."""
         if peer.process == self.node.process:
-            self.cut_off()
+            self.cut_off(
+                errors.ClusterUnreachableError(
+                    "the node daemon that connects this program to its cluster has ended (stopped, "
+                    "killed, or its head is gone), and with it the program's tasks and stored "
+                    "values. Call shutdown(), then init() to begin again"
+                )
+            )
         super().on_lost(peer)
 
-    def cut_off(self) -> None:
-        """Our node is gone, and with it the job's workers and every value in a store: whatever
-        waits for them fails. Comes again whenever something is sent there.
+    def cut_off(self, error: errors.FreeholdError) -> None:
+        """Without a node there are no workers and no stored values: whatever waits for them
+        fails. Comes again whenever something is sent there.
         """
         role = self.role
-        error = errors.ClusterUnreachableError(
-            "the node daemon that connects this program to its cluster has ended (stopped, killed, "
-            "or its head is gone), and with it the program's tasks and stored values. Call "
-            "shutdown(), then init() to begin again"
-        )
         failed = Value(FAILED, dump_error(error, function_name="", pid=os.getpid(), node_id=""))
-        role.leasing.asked.clear()
-        for shape in role.leasing.shapes.values():
-            shape.requests.clear()
-            shape.queue.clear()
-        for lease in role.leasing.leases.values():
-            lease.tasks.clear()
         tasks = role.submission.tasks
         while tasks:
             role.submission.fail(next(iter(tasks.values())), failed.data)
@@ -107,6 +102,12 @@ class Driver(Process):
         for entry in list(role.ownership.entries.values()):
             if entry.value is None:
                 role.ownership.resolve(entry, failed)
+        role.leasing.asked.clear()
+        for shape in role.leasing.shapes.values():
+            shape.requests.clear()
+            shape.queue.clear()
+        for lease in role.leasing.leases.values():
+            lease.tasks.clear()
 
     def abandon(self) -> None:
         """In a forked child: also let go of what keeps the cluster of our parent up."""
@@ -124,6 +125,11 @@ class Driver(Process):
         with self.lock:
             self.transport.send(self.node, Leave())
             self.transport.flush()
+            self.cut_off(errors.ObjectLostError("shutdown() ended the session under this wait"))
+        self.transport.wake()
+        deadline = time.monotonic() + 1.0
+        while self.pump.waiting and time.monotonic() < deadline:  # others see their errors first
+            time.sleep(0.001)
         self.close()
         if self.started is not None:
             from freehold.runtime import launch

@@ -16,7 +16,10 @@ from typing import Any, Final
 from freehold.runtime.transport import Transport
 
 AGAIN: Final = 0.001
-PACKAGE: Final = __name__.partition(".")[0]
+#: The packages that keep books. (``shuffle`` and the like are programs as any user's.)
+BOOKKEEPERS: Final = tuple(
+    f"freehold.{part}" for part in ("api", "core", "roles", "runtime", "store", "wire")
+)
 #: Functions that call user code: what they have called is not ours.
 DOORS: Final = frozenset({"run_one", "local"})
 #: Functions that sleep and hold nothing.
@@ -29,7 +32,7 @@ def may_raise(frame: FrameType | None, transport: Transport | None) -> bool:
         return True
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module == PACKAGE or module.startswith(f"{PACKAGE}."):
+        if module.startswith(BOOKKEEPERS):
             return frame.f_code.co_name in DOORS | BEDS
         frame = frame.f_back
     return True

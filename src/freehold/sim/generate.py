@@ -195,15 +195,16 @@ class Programs:
             if name in ("call", "get") or chance.random() > 0.2
         }
         self.large = chance.choice((0.0, 0.2, 0.5))  # share of values that go to the store
+        self.length = chance.choice(((2, 8), (8, 30), (20, 60)))
         self.places = 0
 
     def program(self) -> Program:
         """Functions from the last to the first; ``cost`` counts the tasks that one call starts."""
-        count = self.chance.randint(1, 4)
+        count = self.chance.randint(1, 5)
         functions: list[Function] = []
         costs: list[int] = []
         for number in range(count, -1, -1):
-            budget = 50 if number == 0 else 8
+            budget = 80 if number == 0 else 8
             body, cost = self.body(number, count, functions, costs, budget)
             functions.insert(0, body)
             costs.insert(0, cost)
@@ -221,7 +222,7 @@ class Programs:
         """One body. Names: a refs that came inside arguments, n nested refs, v our own."""
         chance = self.chance
         main = number == 0
-        length = chance.randint(4, 25) if main else chance.randint(0, 7)
+        length = chance.randint(*self.length) if main else chance.randint(0, 8)
         names = [] if main else ["n0", "n1", "a0.0"]
         ops: list[Op] = []
         cost = 1
@@ -234,7 +235,9 @@ class Programs:
                 price = costs[target - number - 1]
                 if cost + price <= budget:
                     cost += price
-                    ops.append(self.call(at, target, names, main))
+                    body = later[target - number - 1]
+                    makes = any(isinstance(op, Put | Call) for op in body.ops)
+                    ops.append(self.call(at, target, names, not makes))
             elif (kind in ("raise", "exit") and not main) or kind not in ("raise", "exit", "call"):
                 op = self.simple(kind, at, names)
                 if op is not None:
@@ -250,8 +253,12 @@ class Programs:
         count = min(len(names), self.chance.randint(0, most))
         return self.chance.sample(names, count)
 
-    def call(self, at: int, target: int, names: list[str], main: bool) -> Call:
-        """A call of function ``target``."""
+    def call(self, at: int, target: int, names: list[str], makes_nothing: bool) -> Call:
+        """A call of function ``target``.
+
+        ``makes_nothing``: it neither calls nor puts, so that it may be retried in a live process:
+        a second attempt there would give what it makes names that are taken (docs/simulator.md,
+        "Not promised yet")."""
         chance = self.chance
         returns = chance.choice((1, 1, 1, 2, 3))
         cpus = chance.choice((1, 1, 1, 1, 2, 0.5, 0))
@@ -264,7 +271,7 @@ class Programs:
             tuple(self.size() for _ in range(returns)),
             min(cpus, self.most_cpus),
             chance.choice((0, 1, 3, 3, 4)),
-            chance.random() < 0.3,
+            chance.random() < 0.3 and makes_nothing,
         )
         names += [f"v{at}" + (f"_{index}" if index else "") for index in range(returns)]
         return op

@@ -2,8 +2,9 @@
 
 A program is a list of functions; function 0 is the main program of a driver, the others are tasks
 and may only call functions with higher numbers. A body is a list of operations on named
-references. An operation that uses a name which does not exist does nothing, so that any operation
-can be deleted, or fail in the main program, and the rest is still a program that means the same.
+references. Names that do not exist are passed over, so that any operation can be deleted and the
+rest is still a program. A main program goes on after an error; operations that would have used what
+it did not get are then left out (``Lost``), so that those that run mean what they always mean.
 
 The same interpreter (``run_body``) runs in the simulated cluster (``user``) and in the oracle: it
 is a generator that yields requests and is sent their results. The *content* of a value is a digest
@@ -174,39 +175,42 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
     body = program.functions[number]
     main = number == 0
     seen = digest(path.encode(), *[arg.content for arg in args])
+    lost = Lost()
     env: dict[str, Handle] = {f"n{index}": handle for index, handle in enumerate(nested)}
     for index, arg in enumerate(args):
         env.update({f"a{index}.{place}": inner for place, inner in enumerate(arg.inner)})
     for op in body.ops:
         here = f"{path}/{op.at}"
+        if lost.touches(op):
+            continue
         if isinstance(op, Put):
-            if any(name not in env for name in op.contains):
-                continue
-            value = Made(op.size, digest(here.encode()), [env[name] for name in op.contains])
+            contains = [env[name] for name in op.contains if name in env]
+            value = Made(op.size, digest(here.encode()), contains)
             try:
                 fresh = yield ("put", here, value)
             except Failure:
                 if not main:
                     raise
+                lost.names.append(op.var)
                 continue
             yield from let(env, op.var, fresh)
         elif isinstance(op, Call):
-            if any(name not in env for name in op.deps + op.nested):
-                continue
-            deps = [env[name] for name in op.deps]
-            inner = [env[name] for name in op.nested]
+            deps = [env[name] for name in op.deps if name in env]
+            inner = [env[name] for name in op.nested if name in env]
             handles = yield ("call", here, op, deps, inner)
             for index, handle in enumerate(handles):
                 yield from let(env, f"{op.var}{'' if not index else f'_{index}'}", handle)
         elif isinstance(op, Get):
-            names = op.vars
-            if not names or any(name not in env for name in names):
+            names = [name for name in op.vars if name in env]
+            if not names:
                 continue
             try:
                 reads = yield ("get", here, [env[name] for name in names], op.timeout, op.hold)
             except Failure as failure:
-                if failure.kind != "timeout" and not main:
-                    raise
+                if failure.kind == "interrupted" or (op.timeout is None and not main):
+                    raise  # (a get with a timeout is asked "if it is there": errors are passed over)
+                if op.timeout is None:
+                    lost.names += [f"{name}." for name in names]
                 continue
             if op.timeout is None:
                 seen = digest(seen, *[read.content for read in reads])
@@ -239,6 +243,55 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
         Made(size, digest(seen, bytes([index])), [] if index else kept)
         for index, size in enumerate(sizes)
     ]
+
+
+class Lost:
+    """Names that a main program would have, had no operation failed; "v." is all inside v."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def touches(self, op: Op) -> bool:
+        """Whether the operation would use such a name; then what it makes is lost too."""
+        if not self.names or not any(self.covers(name) for name in used(op)):
+            return False
+        self.names += made(op)
+        return True
+
+    def covers(self, name: str) -> bool:
+        """Whether this name is lost."""
+        return any(
+            name == lost or name.startswith(lost if lost[-1] == "." else f"{lost}.")
+            for lost in self.names
+        )
+
+
+def used(op: Op) -> tuple[str, ...]:
+    """The names that an operation uses."""
+    match op:
+        case Put():
+            return op.contains
+        case Call():
+            return op.deps + op.nested
+        case Get() | Wait():
+            return op.vars
+        case Drop() | Cancel():
+            return (op.var,)
+        case _:
+            return ()
+
+
+def made(op: Op) -> list[str]:
+    """The names that an operation binds; "v." stands for all inside v."""
+    match op:
+        case Put():
+            return [op.var]
+        case Call():
+            return [op.var, *[f"{op.var}_{index}" for index in range(1, len(op.sizes))]]
+        case Get():
+            return [f"{name}." for name in op.vars]
+        case _:
+            return []
 
 
 def let(env: dict[str, Handle], var: str, handle: Handle) -> Generator[tuple[Any, ...], Any, None]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import Case
-from freehold.sim.programs import Call, Cancel, Drop, Function, Get, Op, Program, Put, Wait
+from freehold.sim.programs import Call, Function, Get, Op, Program, Put, Wait
 
 Run = Callable[[Case], Outcome]
 
@@ -111,45 +111,7 @@ def without_ops(case: Case) -> Iterator[Case]:
             for place, body in enumerate(program.functions):
                 for start in range(len(body.ops) - length, -1, -1):
                     ops = body.ops[:start] + body.ops[start + length :]
-                    gone = [name for op in body.ops[start : start + length] for name in made(op)]
-                    yield with_body(case, number, place, without_names(body, ops, gone))
-
-
-def made(op: Op) -> list[str]:
-    """The names that an operation binds."""
-    match op:
-        case Put():
-            return [op.var]
-        case Call():
-            return [op.var, *[f"{op.var}_{index}" for index in range(1, len(op.sizes))]]
-        case Get():
-            return [f"{name}.{place}" for name in op.vars for place in range(2)]
-        case _:
-            return []
-
-
-def without_names(body: Function, ops: tuple[Op, ...], gone: list[str]) -> Function:
-    """What is left names nothing that is gone: operations are skipped if any name is missing."""
-
-    def keep(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if name not in gone)
-
-    left: list[Op] = []
-    for op in ops:
-        match op:
-            case Put():
-                left.append(replace(op, contains=keep(op.contains)))
-            case Call():
-                left.append(replace(op, deps=keep(op.deps), nested=keep(op.nested)))
-            case Get() | Wait():
-                if keep(op.vars):
-                    left.append(replace(op, vars=keep(op.vars)))
-            case Drop() | Cancel():
-                if op.var not in gone:
-                    left.append(op)
-            case _:
-                left.append(op)
-    return Function(tuple(left), keep(body.returns))
+                    yield with_body(case, number, place, Function(ops, body.returns))
 
 
 def with_body(case: Case, number: int, place: int, body: Function) -> Case:

@@ -300,7 +300,8 @@ class Thread:
     ) -> None:
         process = self.process
         process.settle()
-        objects = [handle.ref.object for handle in handles]
+        objects = list(dict.fromkeys(handle.ref.object for handle in handles))  # as api.wait asks
+        needed = min(needed, len(objects))
         waiting = process.role.wait(
             objects, needed, fetch, lambda: self.wake(self.waited, "wait goes on")
         )

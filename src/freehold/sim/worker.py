@@ -217,7 +217,7 @@ class WorkerProcess(UserProcess):
     def interrupt(self, run: Run) -> None:
         """Raise TaskCancelledError in the running task."""
         if run is self.running and self.thread is not None:
-            self.thread.interrupt(Failure("cancelled", run.message.name))
+            self.thread.interrupt(Failure("interrupted", run.message.name))
 
     # ------------------------------------------------------------------ events
 

@@ -22,12 +22,19 @@ BATCH: Final = 512
 
 
 def encode(messages: list[Message]) -> bytes:
-    """The bytes of the frames that carry ``messages``."""
+    """The bytes of the frames that carry ``messages``. Raises ProtocolError for a message that no
+    frame can hold.
+    """
     if len(messages) <= BATCH:
         body = Wire.encode(messages)
-        return len(body).to_bytes(4, "little") + body
+        if len(body) <= LONGEST:
+            return len(body).to_bytes(4, "little") + body
+        if len(messages) == 1:
+            kind = type(messages[0]).__name__
+            raise ProtocolError(f"a {kind} of {len(body):,} bytes; a frame holds {LONGEST:,}")
+    size = min(BATCH, (len(messages) + 1) // 2)
     return b"".join(
-        encode(messages[start : start + BATCH]) for start in range(0, len(messages), BATCH)
+        encode(messages[start : start + size]) for start in range(0, len(messages), size)
     )
 
 

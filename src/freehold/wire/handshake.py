@@ -80,7 +80,10 @@ class ServerSide:
             raise AuthenticationError("the caller does not hold this cluster's token")
         if len(self.buffer) > head + length:
             raise ProtocolError("bytes after the hello, before our proof")
-        self.hello = _decode_hello(hello)
+        try:
+            self.hello = _decode_hello(hello)
+        except msgspec.MsgspecError as error:
+            raise ProtocolError(f"the caller's hello cannot be read: {error}") from None
         return _prove(self.token, b"server", self.nonce, client, b"")
 
 

@@ -1,0 +1,226 @@
+"""The tasks that lie at a worker: order, gates, arguments, giving back, cancelling, answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.world import (
+    World,
+    failed,
+    function_id,
+    inline,
+    lease,
+    node,
+    object_id,
+    process,
+    reference,
+    stored,
+    task_id,
+)
+from freehold.core.execution import Execution, Run
+from freehold.core.fetching import ARGUMENT, Fetching
+from freehold.core.ownership import Ownership
+from freehold.wire.messages import (
+    Argument,
+    CancelTask,
+    DefineFunction,
+    FetchObject,
+    Introduce,
+    ObjectReady,
+    Provide,
+    PushTask,
+    Reference,
+    Release,
+    TaskDone,
+    TaskReturned,
+    UnpinObject,
+)
+
+NODE, FAR = node(), node("far")
+BOSS, THIRD = process("boss"), process("third")
+X = object_id("x")
+
+
+class Bench:
+    """A worker whose user code is the test."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.table = Ownership(world)
+        self.fetching = Fetching(world, NODE)
+        self.execution = Execution(world, self.table, self.fetching)
+        self.execution.cancelled_error = lambda run: b"cancelled"
+        self.interrupted: list[Run] = []
+        self.exited: list[Run] = []
+        self.execution.interrupt = self.interrupted.append
+        self.execution.exit_now = self.exited.append
+
+    def push(
+        self,
+        name: str,
+        *,
+        attempt: int = 0,
+        deps: list[Argument] | None = None,
+        borrowed: list[Reference] | None = None,
+        returns: int = 1,
+    ) -> None:
+        message = PushTask(task_id(name), attempt, lease(1), function_id("f"), b"", returns)
+        message.deps, message.borrowed = deps or [], borrowed or []
+        self.execution.on_push(message, BOSS)
+
+    def next(self) -> str:
+        """The name of the task that user code would run now, or nothing."""
+        run = self.execution.next()
+        return run.message.task.rstrip(b".").decode() if run is not None else ""
+
+    def finish(self, *results: object) -> None:
+        run = self.execution.current
+        assert run is not None
+        self.execution.finished(run, list(results) or [inline()], 5, False)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bench(world: World) -> Bench:
+    return Bench(world)
+
+
+def done(name: str, *results: object, attempt: int = 0) -> tuple[object, TaskDone]:
+    return BOSS, TaskDone(task_id(name), attempt, list(results) or [inline()], 5)  # type: ignore[arg-type]
+
+
+def test_in_order_and_answered_once(bench: Bench, world: World) -> None:
+    """Goal: first come, first run; a repeated push is the same task; each is answered once."""
+    bench.execution.on_define(DefineFunction(function_id("f"), "f", b"code"))
+    for name in ("a", "b", "a"):
+        bench.push(name)
+    assert [bench.next(), bench.finish()] == ["a", None]
+    assert [bench.next(), bench.finish()] == ["b", None]
+    assert bench.next() == ""
+    world.expect(done("a"), done("b"))  # type: ignore[arg-type]
+    assert (bench.execution.runs, list(bench.execution.functions)) == ({}, [function_id("f")])
+
+
+def test_a_task_waits_for_its_introductions(bench: Bench, world: World) -> None:
+    """Goal: user code sees no reference that its owner has not counted; others may run meanwhile.
+
+    Method: a task with two of THIRD's references and one of BOSS's own; introductions come in
+    turn."""
+    borrowed = [reference("x", THIRD), reference("y", THIRD), reference("z", BOSS)]
+    bench.push("a", borrowed=borrowed)
+    bench.push("b")
+    assert bench.next() == "b"
+    bench.finish()
+    for ref in borrowed[:2]:
+        assert bench.next() == ""
+        bench.table.on_introduce(Introduce(ref, BOSS.process))
+    assert bench.next() == "a"
+    bench.finish()
+    world.expect(
+        done("b"),  # type: ignore[arg-type]
+        done("a"),  # type: ignore[arg-type]
+        (THIRD, Release(object_id("x"), 1)),
+        (THIRD, Release(object_id("y"), 1)),
+        (BOSS, Release(object_id("z"), 1)),
+    )
+    assert bench.table.entries == {}
+
+
+def test_a_task_waits_for_its_stored_arguments(bench: Bench, world: World) -> None:
+    """Goal: it runs when the bytes are here, fetched once though named twice, and keeps one pin."""
+    argument = Argument(reference("x", BOSS), stored(100, FAR))
+    bench.push("a", deps=[argument, argument])
+    world.expect((NODE, FetchObject(X, 100, BOSS, [FAR], ARGUMENT)))
+    assert bench.next() == ""
+    bench.fetching.on_ready(ObjectReady(X, 64, 100))
+    assert bench.next() == "a"
+    run = bench.execution.current
+    assert run is not None
+    assert run.found == {X: (64, 100)}
+    assert bench.fetching.locals[X].pins == 1
+    bench.finish()
+    bench.fetching.release(X)  # the task's last view of it is gone
+    world.expect(done("a"), (NODE, UnpinObject(X)))  # type: ignore[arg-type]
+
+
+def test_a_lost_argument_fails_the_task(bench: Bench, world: World) -> None:
+    """Goal: two arguments lost, one answer; what had arrived is let go."""
+    arguments = [Argument(reference(n, BOSS), stored(100, FAR)) for n in "xyz"]
+    bench.push("a", deps=arguments, returns=2)
+    bench.fetching.on_ready(ObjectReady(X, 64, 100))
+    world.take(FetchObject)
+    for name in "yz":
+        bench.fetching.relocated(object_id(name), failed(b"lost"))
+    lost = TaskDone(task_id("a"), 0, [failed(b"lost")] * 2)
+    world.expect((NODE, UnpinObject(X)), (BOSS, lost))
+    assert (bench.next(), bench.execution.runs, bench.fetching.locals) == ("", {}, {})
+
+
+def test_give_back(bench: Bench, world: World) -> None:
+    """Goal: what has not begun goes back to its owner, ready or not; what arrives later is let go.
+
+    Method: one runs, one is ready, one waits for bytes, one for an introduction."""
+    for name in ("a", "b"):
+        bench.push(name)
+    bench.push("c", deps=[Argument(reference("x", BOSS), stored(100, FAR))])
+    bench.push("d", borrowed=[reference("y", THIRD)])
+    assert bench.next() == "a"
+    world.take(FetchObject)
+    bench.execution.give_back()
+    world.expect(*((BOSS, TaskReturned(task_id(name), 0)) for name in "bcd"))
+    bench.fetching.on_ready(ObjectReady(X, 64, 100))
+    bench.table.on_introduce(Introduce(reference("y", THIRD), BOSS.process))
+    world.expect((NODE, UnpinObject(X)), (THIRD, Release(object_id("y"), 1)))
+    bench.push("b", attempt=1)
+    bench.finish()
+    assert bench.next() == "b"
+    bench.finish()
+    world.expect(done("a"), done("b", attempt=1))  # type: ignore[arg-type]
+    assert (bench.table.entries, bench.fetching.locals) == ({}, {})
+
+
+def test_cancel(bench: Bench, world: World) -> None:
+    """Goal: a waiting task is answered as cancelled, a running one is interrupted, or ended by
+    force; one that is gone is left alone."""
+    for name in ("a", "b"):
+        bench.push(name)
+    bench.next()
+    for name, force in (("b", False), ("a", False), ("a", True), ("c", True)):
+        bench.execution.on_cancel(CancelTask(task_id(name), force, True))
+    world.expect((BOSS, TaskDone(task_id("b"), 0, [failed(b"cancelled")])))
+    assert bench.interrupted == bench.exited == [bench.execution.current]
+    bench.finish(failed(b"cancelled"))
+    world.expect(done("a", failed(b"cancelled")))  # type: ignore[arg-type]
+    assert bench.next() == ""
+
+
+def test_owner_of_tasks_dies(bench: Bench, world: World) -> None:
+    """Goal: nobody waits for them: what runs is interrupted, what waits is dropped in silence."""
+    for name in ("a", "b"):
+        bench.push(name)
+    bench.next()
+    bench.execution.peer_lost(BOSS.process)
+    assert len(bench.interrupted) == 1
+    assert list(bench.execution.runs) == [task_id("a")]
+    bench.finish()
+    world.take(TaskDone)
+    assert bench.next() == ""
+
+
+def test_results_hand_out_their_references(bench: Bench, world: World) -> None:
+    """Goal: a reference in a result is counted before the answer leaves, or its owner is told.
+
+    Method: one of ours and one that came with the task."""
+    bench.push("a", borrowed=[reference("x", THIRD)])
+    bench.table.on_introduce(Introduce(reference("x", THIRD), BOSS.process))
+    bench.next()
+    mine = reference("mine", world.address)
+    bench.table.own(mine.object).handles = 1
+    result = inline(b"r", mine, reference("x", THIRD))
+    bench.finish(result)
+    bench.table.drop_handle(mine.object)
+    world.expect(
+        (THIRD, Provide(X, BOSS)),
+        done("a", result),  # type: ignore[arg-type]
+        (THIRD, Release(X, 1)),
+    )
+    assert bench.table.entries[mine.object].holders == {BOSS.process: 1}

@@ -1,0 +1,347 @@
+"""The node role: its machines wired, with a recording world, shell and a real allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from core.world import (
+    World,
+    cpus,
+    death,
+    info,
+    job,
+    lease,
+    node,
+    object_id,
+    process,
+)
+from freehold.ids import ObjectId
+from freehold.resources import Resources
+from freehold.roles.node import REPORT_SECONDS, Node
+from freehold.store.allocator import Allocator
+from freehold.wire.messages import (
+    Address,
+    AssignJob,
+    Blocked,
+    CreateObject,
+    DescribeNode,
+    FetchObject,
+    JobEnded,
+    JobStarted,
+    JoinCluster,
+    Joined,
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRefused,
+    Leave,
+    Message,
+    NodeChanged,
+    NodeDescription,
+    ObjectCreated,
+    ObjectMissing,
+    ObjectReady,
+    ProcessLost,
+    Register,
+    Registered,
+    RequestLease,
+    ReturnLease,
+    SealObject,
+    Unblocked,
+)
+
+ME, HEAD, NEAR = node("me"), node("head"), node("near")
+DRIVER, OTHER_DRIVER = process("driver", "me"), process("driver2", "near")
+
+
+class Shell:
+    """Notes what should be done to processes and bytes."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.killed: list[int] = []
+
+    def start_worker(self, start: int) -> None:
+        self.started.append(start)
+
+    def kill_worker(self, start: int) -> None:
+        self.killed.append(start)
+
+    def spill(self, batch: Sequence[tuple[ObjectId, int, int]]) -> None:
+        raise AssertionError("no test here fills the store")
+
+    def restore(self, object_id: ObjectId, slot: Any, offset: int, size: int) -> None:
+        raise AssertionError("nothing is spilled")
+
+    def pull(self, object_id: ObjectId, source: Address, offset: int, size: int) -> None:
+        pass
+
+    def discard(self, slot: Any) -> None:
+        raise AssertionError("nothing is spilled")
+
+
+class Bench:
+    """A node of two CPUs, started and joined; its first two workers are on their way."""
+
+    def __init__(self, world: World) -> None:
+        world.address = ME
+        self.world = world
+        self.shell = Shell()
+        self.room = Allocator(1 << 16)
+        self.node = Node(
+            world, self.shell, self.room, info(ME, cpus(2)), HEAD, infeasible_grace=5.0
+        )
+        self.node.start()
+        assert world.one(JoinCluster, HEAD).info.address == ME
+        self.say(Joined([info(NEAR, cpus(1), {})]), HEAD)
+
+    def say(self, message: Message, by: Address) -> None:
+        self.node.handle(message, by)
+
+    def driver(self, address: Address = DRIVER, name: str = "job") -> None:
+        """A driver of this node registers."""
+        self.say(Register(address, 5, job(name), 0, True, True, ["/src"], "/home"), address)
+        self.world.one(Registered, address)
+        assert self.world.one(JobStarted, HEAD).driver == address
+
+    def worker(self, start: int) -> Address:
+        """A worker comes up."""
+        address = process(f"w{start}", "me")
+        self.say(Register(address, 100 + start, job(""), start, False), address)
+        self.world.one(Registered, address)
+        return address
+
+    def request(
+        self,
+        number: int,
+        owner: Address = DRIVER,
+        resources: Resources | None = None,
+        name: str = "job",
+    ) -> None:
+        message = RequestLease(lease(number), owner, job(name), resources or cpus(1))
+        self.say(message, owner)
+
+    def lost(self, start: int) -> None:
+        """A worker process ends: its stream, then its parent's word."""
+        self.node.peer_lost(process(f"w{start}", "me"))
+        self.node.worker_ended(start, death())
+
+    def counts(self) -> dict[str, int]:
+        self.say(DescribeNode(1), HEAD)
+        return self.world.one(NodeDescription).counts
+
+
+@pytest.fixture
+def bench(world: World) -> Bench:
+    return Bench(world)
+
+
+def test_start_and_register(world: World) -> None:
+    """Goal: a node joins, has a worker per CPU started, and tells who registers where it is."""
+    bench = Bench(world)
+    assert bench.shell.started == [1, 2]
+    bench.say(Register(DRIVER, 5, job(), 0, True, True, ["/src"], "/home"), DRIVER)
+    world.expect(
+        (DRIVER, Registered(ME, HEAD, 1 << 16, cpus(2))),
+        (HEAD, JobStarted(job(), DRIVER, 5, ["/src"], "/home", True)),
+    )
+
+
+def test_a_grant_binds_its_job_first(bench: Bench, world: World) -> None:
+    """Goal: the worker knows whose task comes before the owner can push one."""
+    worker = bench.worker(1)
+    bench.driver()
+    bench.request(1)
+    world.expect(
+        (worker, AssignJob(job(), DRIVER, ["/src"], "/home", cpus(1))),
+        (DRIVER, LeaseGranted(lease(1), worker, 101)),
+    )
+
+
+def test_a_request_may_come_before_its_driver_is_announced(bench: Bench, world: World) -> None:
+    """Goal: an owner of another node waits for the head's word, not for ever."""
+    worker = bench.worker(1)
+    bench.request(1, OTHER_DRIVER, name="job2")
+    world.expect()
+    bench.say(JobStarted(job("job2"), OTHER_DRIVER, 9, [], "/", True), HEAD)
+    assert world.one(AssignJob, worker).driver == OTHER_DRIVER
+    world.one(LeaseGranted, OTHER_DRIVER)
+
+
+def test_worker_dies_with_a_lease(bench: Bench, world: World) -> None:
+    """Goal: the owner learns how; resources come back; the cluster learns that it owns no more."""
+    worker = bench.worker(1)
+    bench.driver()
+    bench.request(1)
+    world.take(AssignJob), world.take(LeaseGranted)
+    bench.lost(1)
+    world.expect((DRIVER, LeaseEnded(lease(1), death())), (HEAD, ProcessLost(worker.process)))
+    assert bench.node.scheduling.free == cpus(2)
+
+
+def test_workers_that_cannot_start(bench: Bench, world: World) -> None:
+    """Goal: the reason reaches the owner whose request waited."""
+    bench.driver()
+    bench.request(1)
+    for start in (1, 2, 3):
+        bench.node.worker_ended(start, death("no module named numpy"))
+    assert "no module named numpy" in world.one(LeaseRefused, DRIVER).reason
+    assert bench.node.scheduling.free == cpus(2)
+    assert world.take(LeaseRefused) == []
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_driver_gone(bench: Bench, world: World, leaves: bool) -> None:
+    """Goal: its job ends everywhere, whether it says so or dies: leases, workers, objects.
+
+    Method: one lease, one queued request, one object; then Leave and the end of its stream."""
+    bench.worker(1)
+    bench.driver()
+    for number, amount in ((1, 1), (2, 2)):
+        bench.request(number, resources=cpus(amount))
+    bench.say(CreateObject(object_id("x"), 100, DRIVER, job()), DRIVER)
+    bench.say(SealObject(object_id("x")), DRIVER)
+    for kind in (AssignJob, LeaseGranted, ObjectCreated):
+        world.one(kind)
+    if leaves:
+        bench.say(Leave(), DRIVER)
+    bench.node.peer_lost(DRIVER)
+    world.expect((HEAD, JobEnded(job())), (HEAD, ProcessLost(DRIVER.process)))
+    assert set(bench.shell.killed) == {1}
+    bench.lost(1)
+    world.take(ProcessLost)
+    assert bench.counts() == {
+        "objects": 0,
+        "needs": 0,
+        "granted": 0,
+        "queued": 0,
+        "workers": 1,
+        "jobs": 0,
+    }
+    assert (bench.room.used, bench.node.scheduling.free) == (0, cpus(2))
+
+
+def test_driver_elsewhere_gone(bench: Bench, world: World) -> None:
+    """Goal: the same by the head's word, for a driver of another node and in either order."""
+    bench.say(JobStarted(job("job2"), OTHER_DRIVER, 9, [], "/", True), HEAD)
+    bench.worker(1)
+    bench.request(1, OTHER_DRIVER, name="job2")
+    bench.request(2, OTHER_DRIVER, cpus(2), name="job2")
+    world.take(AssignJob), world.take(LeaseGranted)
+    bench.say(JobEnded(job("job2")), HEAD)
+    bench.say(ProcessLost(OTHER_DRIVER.process), HEAD)
+    assert set(bench.shell.killed) == {1}
+    assert bench.node.scheduling.free == cpus(2)
+    assert (bench.counts()["queued"], bench.counts()["granted"]) == (0, 0)
+
+
+def test_worker_that_comes_up_after_its_job_ended(bench: Bench, world: World) -> None:
+    """Goal: the daemon survives a start that outlives its job.
+
+    Method: a nested owner's grant waits for a worker; the driver goes; the worker comes up."""
+    bench.driver()
+    bench.request(1, owner=process("w9", "near"))
+    bench.node.peer_lost(DRIVER)
+    bench.worker(1)
+    assert world.take(AssignJob) == []
+    assert list(bench.node.workers.idle) == [1]
+    bench.say(ProcessLost(process("w9", "near").process), HEAD)
+    assert bench.node.scheduling.free == cpus(2)
+    world.take(JobEnded), world.take(ProcessLost)
+
+
+def test_process_gone_releases_its_leases(bench: Bench, world: World) -> None:
+    """Goal: a nested owner's death ends its grants here; the worker that ran them is killed."""
+    bench.driver()
+    for start in (1, 2):
+        bench.worker(start)
+    nested = process("w7", "near")
+    bench.request(1, nested)
+    bench.request(2)
+    world.take(AssignJob), world.take(LeaseGranted)
+    bench.say(ProcessLost(nested.process), HEAD)
+    assert len(bench.shell.killed) == 1
+    assert bench.node.scheduling.free == cpus(1)
+    assert list(bench.node.scheduling.granted) == [lease(2)]
+
+
+def test_node_gone_takes_its_owners_along(bench: Bench, world: World) -> None:
+    """Goal: what owners of a dead node asked for or hold here goes, though nobody names each.
+
+    Method: the head says that the node is gone; its driver held a lease, its worker waits."""
+    bench.say(JobStarted(job("job2"), OTHER_DRIVER, 9, [], "/", True), HEAD)
+    bench.worker(1)
+    bench.request(1, OTHER_DRIVER, name="job2")
+    bench.request(2, process("w7", "near"), cpus(2), name="job2")
+    world.take(AssignJob), world.take(LeaseGranted)
+    gone = info(NEAR, cpus(1))
+    gone.alive = False
+    bench.say(NodeChanged(gone), HEAD)
+    bench.say(JobEnded(job("job2")), HEAD)
+    for address in (OTHER_DRIVER, process("w7", "near")):
+        bench.node.peer_lost(address)  # their streams end too, where they had any
+    world.take(NodeChanged)
+    assert bench.node.scheduling.free == cpus(2)
+    assert not bench.node.scheduling.queue
+    assert not bench.node.scheduling.peers
+
+
+def test_local_processes_hear_of_a_dead_node(bench: Bench, world: World) -> None:
+    """Goal: owners learn that copies and workers there are gone; a report alone is not passed on."""
+    bench.driver()
+    news = info(NEAR, cpus(1))
+    bench.say(NodeChanged(news), HEAD)
+    world.expect()
+    news.alive = False
+    bench.say(NodeChanged(news), HEAD)
+    world.expect((DRIVER, NodeChanged(news)))
+
+
+def test_blocked_lends_and_unblocked_takes_back(bench: Bench, world: World) -> None:
+    """Goal: a task that waits for its child on a one-CPU share does not deadlock."""
+    worker = bench.worker(1)
+    bench.worker(2)
+    bench.driver()
+    bench.request(1, resources=cpus(2))
+    bench.request(2, worker, cpus(2))
+    assert len(world.take(LeaseGranted)) == 1
+    bench.say(Blocked(), worker)
+    assert world.one(LeaseGranted, worker).lease == lease(2)
+    bench.say(Unblocked(), worker)
+    assert bench.node.scheduling.free == cpus(-2)
+    bench.say(ReturnLease(lease(2)), worker)
+    assert bench.node.scheduling.free == cpus(0)
+    world.take(AssignJob)
+
+
+def test_reports(bench: Bench, world: World) -> None:
+    """Goal: news go out at most every REPORT_SECONDS, and only news."""
+    bench.driver()
+    bench.worker(1)
+    bench.worker(2)
+    bench.request(1)
+    bench.request(2)
+    world.take(AssignJob), world.take(LeaseGranted)
+    world.advance(REPORT_SECONDS)
+    assert world.one(NodeChanged, HEAD).info.free == cpus(0)
+    world.advance(10 * REPORT_SECONDS)
+    world.expect()
+    bench.say(ReturnLease(lease(1)), DRIVER)
+    bench.say(ReturnLease(lease(2)), DRIVER)
+    world.advance(REPORT_SECONDS)
+    assert world.one(NodeChanged, HEAD).info.free == cpus(2)
+
+
+def test_reader_of_a_dead_owners_object_is_answered(bench: Bench, world: World) -> None:
+    """Goal: a fetch that waits for room ends when its object goes. Method: the store is full."""
+    bench.driver()
+    reader = bench.worker(1)
+    bench.say(CreateObject(object_id("big"), 1 << 16, DRIVER, job()), DRIVER)
+    owner = process("w7", "near")
+    bench.say(FetchObject(object_id("x"), 100, owner, [NEAR]), reader)
+    world.take(ObjectCreated)
+    bench.say(ProcessLost(owner.process), HEAD)
+    world.expect((reader, ObjectMissing(object_id("x"), "it was freed", [ME.node])))
+    assert world.take(ObjectReady) == []
