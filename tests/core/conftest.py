@@ -1,4 +1,4 @@
-"""What the tests of the machines share: a world that fails a test which leaves effects unclaimed."""
+"""What these tests share: a world that fails a test which leaves effects unclaimed."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from freehold.core.execution import Execution, Run
 from freehold.core.fetching import ARGUMENT, Fetching
 from freehold.core.ownership import Ownership
 from freehold.wire.messages import (
+    Address,
     Argument,
     CancelTask,
     DefineFunction,
@@ -34,6 +35,7 @@ from freehold.wire.messages import (
     TaskDone,
     TaskReturned,
     UnpinObject,
+    Value,
 )
 
 NODE, FAR = node(), node("far")
@@ -73,10 +75,10 @@ class Bench:
         run = self.execution.next()
         return run.message.task.rstrip(b".").decode() if run is not None else ""
 
-    def finish(self, *results: object) -> None:
+    def finish(self, *results: Value) -> None:
         run = self.execution.current
         assert run is not None
-        self.execution.finished(run, list(results) or [inline()], 5, False)  # type: ignore[arg-type]
+        self.execution.finished(run, list(results) or [inline()], 5, False)
 
 
 @pytest.fixture
@@ -84,8 +86,8 @@ def bench(world: World) -> Bench:
     return Bench(world)
 
 
-def done(name: str, *results: object, attempt: int = 0) -> tuple[object, TaskDone]:
-    return BOSS, TaskDone(task_id(name), attempt, list(results) or [inline()], 5)  # type: ignore[arg-type]
+def done(name: str, *results: Value, attempt: int = 0) -> tuple[Address, TaskDone]:
+    return BOSS, TaskDone(task_id(name), attempt, list(results) or [inline()], 5)
 
 
 def test_in_order_and_answered_once(bench: Bench, world: World) -> None:
@@ -96,7 +98,7 @@ def test_in_order_and_answered_once(bench: Bench, world: World) -> None:
     assert [bench.next(), bench.finish()] == ["a", None]
     assert [bench.next(), bench.finish()] == ["b", None]
     assert bench.next() == ""
-    world.expect(done("a"), done("b"))  # type: ignore[arg-type]
+    world.expect(done("a"), done("b"))
     assert (bench.execution.runs, list(bench.execution.functions)) == ({}, [function_id("f")])
 
 
@@ -116,8 +118,8 @@ def test_a_task_waits_for_its_introductions(bench: Bench, world: World) -> None:
     assert bench.next() == "a"
     bench.finish()
     world.expect(
-        done("b"),  # type: ignore[arg-type]
-        done("a"),  # type: ignore[arg-type]
+        done("b"),
+        done("a"),
         (THIRD, Release(object_id("x"), 1)),
         (THIRD, Release(object_id("y"), 1)),
         (BOSS, Release(object_id("z"), 1)),
@@ -139,7 +141,7 @@ def test_a_task_waits_for_its_stored_arguments(bench: Bench, world: World) -> No
     assert bench.fetching.locals[X].pins == 1
     bench.finish()
     bench.fetching.release(X)  # the task's last view of it is gone
-    world.expect(done("a"), (NODE, UnpinObject(X)))  # type: ignore[arg-type]
+    world.expect(done("a"), (NODE, UnpinObject(X)))
 
 
 def test_a_lost_argument_fails_the_task(bench: Bench, world: World) -> None:
@@ -174,7 +176,7 @@ def test_give_back(bench: Bench, world: World) -> None:
     bench.finish()
     assert bench.next() == "b"
     bench.finish()
-    world.expect(done("a"), done("b", attempt=1))  # type: ignore[arg-type]
+    world.expect(done("a"), done("b", attempt=1))
     assert (bench.table.entries, bench.fetching.locals) == ({}, {})
 
 
@@ -189,7 +191,7 @@ def test_cancel(bench: Bench, world: World) -> None:
     world.expect((BOSS, TaskDone(task_id("b"), 0, [failed(b"cancelled")])))
     assert bench.interrupted == bench.exited == [bench.execution.current]
     bench.finish(failed(b"cancelled"))
-    world.expect(done("a", failed(b"cancelled")))  # type: ignore[arg-type]
+    world.expect(done("a", failed(b"cancelled")))
     assert bench.next() == ""
 
 
@@ -220,7 +222,7 @@ def test_results_hand_out_their_references(bench: Bench, world: World) -> None:
     bench.table.drop_handle(mine.object)
     world.expect(
         (THIRD, Provide(X, BOSS)),
-        done("a", result),  # type: ignore[arg-type]
+        done("a", result),
         (THIRD, Release(X, 1)),
     )
     assert bench.table.entries[mine.object].holders == {BOSS.process: 1}

@@ -282,7 +282,8 @@ def test_get_of_a_value_that_moves_into_an_error(bench: Bench, world: World) -> 
 
 
 def test_wait_counts_failures_and_values(bench: Bench) -> None:
-    """Goal: a failed object is a finished one. Method: two needed of three; one fails, one comes."""
+    """Goal: a failed object is a finished one. Method: two needed of three; one fails,
+    one comes."""
     bench.own("x", failed())
     entry = bench.own("y")
     other = bench.own("z")

@@ -15,7 +15,8 @@ from freehold.wire.messages import Release
 def check(name: str, program: Program, at_least: int) -> None:
     """Explore, print what was seen, and fail with the story of the first problem."""
     found = explore(program)
-    print(f"{name}: {found.states:,} states, {found.quiescent:,} quiescent")  # noqa: T201 (seen with -s)
+    seen = f"{name}: {found.states:,} states, {found.quiescent:,} quiescent"
+    print(seen)  # noqa: T201 (shown with -s)
     assert not found.problems, "\n" + found.problems[0]
     assert found.states >= at_least, "the program shrank: it no longer tests what it did"
     assert found.quiescent

@@ -173,7 +173,8 @@ def test_second_attempt_writes_its_object_anew(store: Store, world: World, where
 
 
 def test_object_in_use_is_not_written_anew(store: Store, world: World) -> None:
-    """Goal: an object that someone reads or writes stays. Method: create it again in both states."""
+    """Goal: an object that someone reads or writes stays. Method: create it again in both
+    states."""
     store.create(X, 1)
     store.create(X, 1, READER)
     store.objects.on_seal(X, WRITER)

@@ -138,7 +138,8 @@ def test_failing_starts_are_refused_with_the_last_words(bench: Bench) -> None:
 
 
 def test_worker_dies(bench: Bench) -> None:
-    """Goal: a dead worker is forgotten and said to have held its lease; nothing is started for it."""
+    """Goal: a dead worker is forgotten and said to have held its lease; nothing is
+    started for it."""
     bench.want(1)
     bench.up(1)
     gone = bench.pool.ended(1, death())

@@ -289,7 +289,8 @@ def test_node_gone_takes_its_owners_along(bench: Bench, world: World) -> None:
 
 
 def test_local_processes_hear_of_a_dead_node(bench: Bench, world: World) -> None:
-    """Goal: owners learn that copies and workers there are gone; a report alone is not passed on."""
+    """Goal: owners learn that copies and workers there are gone; a report alone is not
+    passed on."""
     bench.driver()
     news = info(NEAR, cpus(1))
     bench.say(NodeChanged(news), HEAD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.test_leasing import Bench, worker
+from core.owners import Bench, worker
 from core.world import (
     World,
     failed,

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.errors import ProtocolError
-from freehold.ids import ObjectId
+from freehold.ids import LeaseId, ObjectId
 from freehold.wire import frames
 from freehold.wire.frames import BATCH, LONGEST, Frames, encode
 from freehold.wire.messages import Message, Release, StillQueued, Stop, Unblocked
+
+LEASE = LeaseId(b"l" * 8)
 
 
 def release(number: int) -> Release:
@@ -23,11 +25,12 @@ def read(pieces: list[bytes]) -> list[Message]:
     return [message for piece in pieces for batch in reader.feed(piece) for message in batch]
 
 
-MESSAGES: list[Message] = [release(1), Stop(), StillQueued(b"l" * 8, "why " * 50), Unblocked()]  # type: ignore[arg-type]
+MESSAGES: list[Message] = [release(1), Stop(), StillQueued(LEASE, "why " * 50), Unblocked()]
 
 
 def test_split_at_every_byte() -> None:
-    """Goal: a frame may arrive in any two pieces, or byte by byte. Method: two frames, all splits."""
+    """Goal: a frame may arrive in any two pieces, or byte by byte. Method: two frames,
+    all splits."""
     data = encode(MESSAGES) + encode([release(2)])
     wanted = [*MESSAGES, release(2)]
     for cut in range(len(data) + 1):
@@ -70,7 +73,8 @@ def test_giant_length_is_refused_unread() -> None:
 
 @given(st.binary(min_size=0, max_size=60))
 def test_garbage_is_an_error_of_the_protocol(garbage: bytes) -> None:
-    """Goal: whatever the bytes are: messages, more to come, or ProtocolError; never anything else."""
+    """Goal: whatever the bytes are: messages, more to come, or ProtocolError; never
+    anything else."""
     frame = len(garbage).to_bytes(4, "little") + garbage
     for pieces in ([garbage], [frame], [frame[:5], frame[5:]]):
         try:
@@ -93,7 +97,7 @@ def test_what_the_reader_would_refuse_is_not_sent(monkeypatch: pytest.MonkeyPatc
 
     Method: the limit lowered to 1,000 bytes."""
     monkeypatch.setattr(frames, "LONGEST", 1000)
-    messages: list[Message] = [StillQueued(b"l" * 8, "x" * 300) for _ in range(10)]  # type: ignore[arg-type]
+    messages: list[Message] = [StillQueued(LEASE, "x" * 300) for _ in range(10)]
     assert read([encode(messages)]) == messages
     with pytest.raises(ProtocolError, match="StillQueued"):
-        encode([release(1), StillQueued(b"l" * 8, "x" * 1001)])  # type: ignore[arg-type]
+        encode([release(1), StillQueued(LEASE, "x" * 1001)])

@@ -98,7 +98,8 @@ def test_changed_hello() -> None:
 
 
 def test_other_version_and_other_program() -> None:
-    """Goal: the words say what to do. Method: a greeting of a later version, and of a web server."""
+    """Goal: the words say what to do. Method: a greeting of a later version, and of a web
+    server."""
     server, client = pair()
     later = MAGIC + bytes([VERSION + 1]) + server.greeting[len(MAGIC) + 1 :]
     with pytest.raises(ProtocolError, match="same release on every machine"):

@@ -441,18 +441,19 @@ class Leasing(Placing):
 
     def node_lost(self, node: NodeId, detail: str) -> None:
         """A node is gone: so are its workers, and our requests that wait there."""
+        for shape in self.shapes.values():
+            if shape.target is not None and shape.target.node == node:
+                shape.target = None
+        for lease_id, shape in list(self.asked.items()):
+            if shape.requests[lease_id].node == node:  # asked anew below, under a new id: what the
+                del self.asked[lease_id], shape.requests[lease_id]  # dead still answers is for none
         for lease in list(self.leases.values()):
             if lease.node.node == node and lease.death is None:
                 lease.death = Death(lease.pid, node, detail=detail)
                 self.bury(lease)
-        for lease_id, shape in list(self.asked.items()):
-            if shape.requests[lease_id].node == node:
-                shape.requests[lease_id] = self.node
-                task = shape.queue[0] if shape.queue else None
-                self.world.send(self.node, self.request(lease_id, shape, task, hops=0))
         for shape in self.shapes.values():
-            if shape.target is not None and shape.target.node == node:
-                shape.target = None
+            if shape.queue:
+                self.request_more(shape)
 
     def bury(self, lease: Lease) -> None:
         """Settle the tasks of a dead worker: blame, retry, or fail."""

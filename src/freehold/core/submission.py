@@ -33,6 +33,7 @@ from freehold.wire.messages import (
     FreeObjects,
     PushTask,
     Reference,
+    Release,
     TaskDone,
     Value,
 )
@@ -316,7 +317,17 @@ class Submission:
         They are freed only when no newer attempt is about, because that one writes under the same
         ids.
         """
+        me = self.world.address.process
         for index, value in enumerate(message.results):
+            if worker.process != me:
+                # What a stale attempt owns bears the names of what the new one makes: it must not
+                # enter the table, where that may stand already.
+                for ref in value.contains:
+                    if ref.owner.process == worker.process:
+                        self.world.send(worker, Release(ref.object, 1))
+                value.contains = [
+                    ref for ref in value.contains if ref.owner.process != worker.process
+                ]
             if value.contains:
                 self.gated(return_id(message.task, index), value, worker, free=False)
             if free and value.kind == STORED:

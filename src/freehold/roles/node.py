@@ -86,7 +86,7 @@ class Node:
         self.ending: dict[ProcessId, tuple[int, Death]] = {}  # ended, their streams not yet
         self.drained: set[ProcessId] = set()  # the other way round
         self.reporter: Timer | None = None
-        self.reported: tuple[Resources, int, int] | None = None
+        self.reported: tuple[Resources, int, int, int, int] | None = None
         self.joined = False
         self.scheduling.job_known = self.jobs.__contains__
         self.scheduling.want_worker = self.workers.want
@@ -306,12 +306,14 @@ class Node:
         if self.reporter is None and self.joined and self.state() != self.reported:
             self.reporter = self.world.call_at(self.world.now() + REPORT_SECONDS, self.report)
 
-    def state(self) -> tuple[Resources, int, int]:
-        """What others want to know."""
+    def state(self) -> tuple[Resources, int, int, int, int]:
+        """What others want to know, in steps that are worth a message."""
         return (
             dict(self.scheduling.free),
             len(self.scheduling.queue),
+            len(self.workers.all),
             self.objects.room.used >> 20,
+            self.objects.spilled_bytes >> 20,
         )
 
     def report(self) -> None:

@@ -244,6 +244,10 @@ class Owner:
         """A process is gone and its stream drained."""
         if peer.process == self.node.process:
             self.creating.node_lost()
+        elif bytes(peer.process) == bytes(peer.node):
+            # We may hear of a node again after we heard that it died: in another's redirection, or
+            # as the place of a value. What we asked of it then ends here.
+            self.leasing.node_lost(peer.node, f"node {short(peer.node)} cannot be reached")
         self.leasing.worker_drained(peer.process)
         for entry in self.ownership.peer_lost(peer.process):
             error = self.errors.owner_died(short(entry.object), peer)

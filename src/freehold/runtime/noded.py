@@ -166,9 +166,10 @@ class NodeDaemon:
         self.transport = Transport(self.address, places.read_token(session), folder_fd)
         self.arena = Arena.create(settings.store_bytes)
         self.room = Allocator(self.arena.capacity)
-        folders = settings.spill_folders or [str(self.folder / "spill")]
         self.mover = ByteMover(
-            self.transport, self.arena, lambda: SpillStore(folders, settings.spill_quota)
+            self.transport,
+            self.arena,
+            lambda: SpillStore(settings.spill_folders, settings.spill_quota),
         )
         info = NodeInfo(
             self.address,
@@ -409,8 +410,8 @@ def _oom_kills() -> int:
 def fork_zygote(settings: Settings) -> tuple[socket.socket, int]:
     """Fork the zygote while this process is small and has one thread."""
     folder = places.node_folder(Path(settings.session), settings.node)
+    settings.spill_folders = settings.spill_folders or [str(places.spill_folder(folder))]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
     pid = os.fork()
     if pid:
         theirs.close()
@@ -420,6 +421,6 @@ def fork_zygote(settings: Settings) -> tuple[socket.socket, int]:
         for fd in (settings.lifeline, settings.ready):
             if fd >= 0:
                 os.close(fd)
-        zygote.main(theirs, folder, parent)
+        zygote.main(theirs, folder, settings.spill_folders)
     finally:
         os._exit(0)

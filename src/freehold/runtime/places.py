@@ -8,7 +8,7 @@
             NODE/         one per node daemon of that cluster on this machine
                 node.json its address and pid: how drivers and commands find it
                 *.sock    one per process of the node
-                logs/, spill/
+                logs/, spill/           (spill is below /var/tmp if this is in memory)
 
 Whoever lives in a folder removes it when it stops; a killed node's is removed by its zygote. The
 last one out removes the session's. What a crash of everything leaves is swept by the next start.
@@ -219,12 +219,36 @@ def alive(pid: int) -> bool:
     return rest.split()[0] not in "ZX" and name.partition("(")[2].startswith("freehold")
 
 
+def spill_folder(folder: Path) -> Path:
+    """Where a node spills unless told otherwise: in its folder, or, if that lies in memory, on disk
+    below /var/tmp. Spilling into memory would take what it is meant to free."""
+    if not in_memory(folder):
+        return folder / "spill"
+    return Path(f"/var/tmp/freehold-{os.getuid()}-{folder.parent.name}-{folder.name}")
+
+
+def in_memory(path: Path) -> bool:
+    """Whether the file system of a path is one that lives in memory."""
+    device = path.stat().st_dev if path.exists() else path.parent.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    for mount in mounts:
+        fields, _, rest = mount.partition(" - ")
+        if fields.split()[2] == number:
+            return rest.split()[0] in {"tmpfs", "ramfs"}
+    return False
+
+
 def remove_node(folder: Path, patience: float = 0.0) -> None:
     """Remove a node's or the head's folder, and its session's if no other is in use.
 
     ``patience``: seconds to wait for others that are about to end.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(spill_folder(folder), ignore_errors=True)
     session = folder.parent
     deadline = time.monotonic() + patience
     while any(_in_use(path) for path in _folders(session)):

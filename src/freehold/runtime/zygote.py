@@ -23,12 +23,14 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from freehold.runtime import places
+from freehold.store import spill
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 PR_SET_NAME = 15
@@ -67,9 +69,10 @@ def kill_group(pid: int) -> None:
 class Zygote:
     """The loop of the zygote process."""
 
-    def __init__(self, daemon: socket.socket, folder: Path) -> None:
+    def __init__(self, daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> None:
         self.daemon = daemon
         self.folder = folder
+        self.spill_folders = spill_folders
         self.children: dict[int, tuple[int, int]] = {}  # pidfd -> (start, pid)
         self.poller = select.poll()
         self.poller.register(daemon, select.POLLIN)
@@ -156,6 +159,8 @@ class Zygote:
         for _, pid in self.children.values():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        for spill_folder in self.spill_folders:
+            spill.sweep(Path(spill_folder))
         places.remove_node(self.folder)
 
 
@@ -177,7 +182,7 @@ def become_worker(folder: Path, start: int, descriptors: list[int]) -> None:
     worker.main(folder, start)
 
 
-def main(daemon: socket.socket, folder: Path, parent: int) -> None:
+def main(daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> None:
     """Entry point of the forked zygote. It outlives its daemon for a moment, to clean up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -186,4 +191,4 @@ def main(daemon: socket.socket, folder: Path, parent: int) -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
-    Zygote(daemon, folder).run()
+    Zygote(daemon, folder, spill_folders).run()

@@ -360,8 +360,7 @@ def _claim(parent: Path) -> tuple[Path, int]:
     parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(parent_fd, fcntl.LOCK_EX)
-        for sibling in list(parent.glob(_PREFIX + "*")):
-            _remove_if_abandoned(sibling)
+        sweep(parent)
         path = parent / (_PREFIX + os.urandom(8).hex())
         path.mkdir(mode=0o700)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -369,6 +368,12 @@ def _claim(parent: Path) -> tuple[Path, int]:
         return path, lock
     finally:
         os.close(parent_fd)
+
+
+def sweep(parent: Path) -> None:
+    """Remove the folders in ``parent`` whose process has died."""
+    for sibling in list(parent.glob(_PREFIX + "*")):
+        _remove_if_abandoned(sibling)
 
 
 def _remove_if_abandoned(folder: Path) -> None:

@@ -1,0 +1,135 @@
+"""An owner whose node and workers are played by the test: for tests of leasing and of the role."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.world import (
+    World,
+    cpus,
+    death,
+    function_id,
+    inline,
+    job,
+    lease,
+    node,
+    process,
+    task_id,
+)
+from freehold.core.leasing import (
+    HOLD,
+)
+from freehold.core.submission import Function, Task
+from freehold.ids import ObjectId, TaskId
+from freehold.resources import Resources
+from freehold.roles.owner import Owner
+from freehold.wire.messages import (
+    Address,
+    DefineFunction,
+    LeaseEnded,
+    LeaseGranted,
+    Message,
+    PushTask,
+    RequestLease,
+    ReturnLease,
+    TaskDone,
+    Value,
+)
+
+NODE, NEAR = node(), node("near")
+
+
+class Errors:
+    """System errors as plain words."""
+
+    def __getattr__(self, kind: str) -> Any:
+        return lambda *facts: f"{kind}: {facts[0]}".encode()
+
+
+class Bench:
+    """An owner with tasks of a few functions; workers are named w1, w2, ... by their lease."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.owner = Owner(world, Errors(), NODE, job())  # type: ignore[arg-type]
+        self.functions: dict[str, Function] = {}
+        self.count = 0
+
+    def function(self, name: str, micros: float | None = None) -> Function:
+        if name not in self.functions:
+            self.functions[name] = Function(function_id(name), name, b"code")
+        if micros is not None:
+            self.functions[name].micros = micros
+        return self.functions[name]
+
+    def submit(
+        self,
+        function: str = "f",
+        *,
+        micros: float | None = None,
+        resources: Resources | None = None,
+        **options: Any,
+    ) -> Task:
+        self.count += 1
+        name = f"t{self.count}"
+        task = Task(
+            task_id(name),
+            self.function(function, micros),
+            b"args",
+            resources=resources or cpus(1),
+            name=name,
+            **options,
+        )
+        self.owner.submit(task)
+        return task
+
+    def say(self, message: Message, by: Address = NODE) -> None:
+        self.owner.handle(message, by)
+
+    def grant(self, number: int) -> None:
+        self.say(LeaseGranted(lease(number), worker(number), 100 + number))
+
+    def done(self, task: Task, number: int, micros: int = 10, **fields: Any) -> None:
+        results = fields.pop("results", [inline()] * task.num_returns)
+        self.say(TaskDone(task.id, task.attempt, results, micros, **fields), worker(number))
+
+    def end(self, number: int) -> None:
+        """The worker dies: its stream ends and its node says how."""
+        self.owner.peer_lost(worker(number))
+        self.say(LeaseEnded(lease(number), death("SIGKILL")))
+
+    def pushed(self, number: int) -> list[TaskId]:
+        """Claim what was pushed to a worker; its function comes before its first task."""
+        self.world.take(DefineFunction, worker(number))
+        return [message.task for message in self.world.take(PushTask, worker(number))]
+
+    def asked(self) -> int:
+        return len(self.world.take(RequestLease))
+
+    def running(self, count: int = 1, **options: Any) -> list[Task]:
+        """That many tasks of a short function, all at worker 1."""
+        first = self.submit(micros=1.0, **options)
+        self.grant(1)
+        tasks = [first, *(self.submit(**options) for _ in range(count - 1))]
+        assert self.pushed(1) == [task.id for task in tasks]
+        self.asked()
+        return tasks
+
+    def value(self, task: Task, index: int = 0) -> Value | None:
+        return self.owner.ownership.entries[ObjectId(task.id + index.to_bytes(4, "big"))].value
+
+    def drop(self, *tasks: Task) -> None:
+        for task in tasks:
+            self.owner.ownership.drop_handle(ObjectId(task.id + bytes(4)))
+
+    def finished(self) -> None:
+        """Nothing is left but what the tests hold."""
+        self.world.advance(2 * HOLD)
+        self.world.take(ReturnLease)
+        leasing = self.owner.leasing
+        assert (leasing.leases, leasing.asked, leasing.by_worker) == ({}, {}, {})
+        assert self.owner.submission.tasks == {}
+
+
+def worker(number: int) -> Address:
+    return process(f"w{number}")
