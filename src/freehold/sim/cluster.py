@@ -26,7 +26,7 @@ from freehold.sim.worker import DriverProcess, WorkerProcess
 from freehold.sim.world import MILLI, SECOND, Violation, World, nanoseconds
 from freehold.wire.messages import Message
 
-#: Virtual time after the last fault within which everything must end: five times the store's patience.
+#: Virtual time after the last fault within which everything must end: long after the core's patience is over.
 HORIZON: Final = 400 * SECOND
 #: Steps after which a run is taken to go in circles.
 MOST_STEPS: Final = 150_000
@@ -79,7 +79,7 @@ class Cluster:
         self.drivers: list[DriverProcess] = []
         hosts = list(self.nodes.values())
         for number, home in enumerate(case.homes[: len(programs)]):
-            delay = int(30 * MILLI * ids.random())
+            delay = int(MILLI + 30 * MILLI * ids.random())  # (its node is up before it)
             node = hosts[home % len(hosts)]
             self.world.after(delay, lambda number=number, node=node: self.add_driver(number, node))
         self.faults = [

@@ -164,7 +164,7 @@ def make_knobs(chance: Random) -> tuple[tuple[str, float], ...]:
         "workers.IDLE_SECONDS": (10.0, 0.3, 0.05),
         "objects.FUSE_BYTES": (100 << 20, 6000, 1),
         "objects.SPILL_ABOVE": (0.8, 0.5, 1.0),
-        "objects.PATIENCE": (60.0, 5.0),
+        "objects.PATIENCE": (5.0, 0.5),
         "node.REPORT_SECONDS": (0.1, 0.02, 1.0),
     }
     return tuple((name, chance.choice(values)) for name, values in choices.items())

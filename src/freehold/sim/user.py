@@ -180,15 +180,16 @@ class Thread:
         self.ended = True
         self.done(made, failure)
 
-    def let_go(self) -> None:
-        """What the body's variables held is dropped."""
+    def let_go(self, but: Sequence[Handle] = ()) -> None:
+        """What the body's variables held is dropped, but for what its results hold."""
         for object_id, offset, size, content in self.views:
             self.process.cluster.watch.read_again(self.process, object_id, offset, size, content)
             self.process.released.append(object_id)
         self.views.clear()
         for handle in self.handles:
-            self.drop(handle)
-        self.handles.clear()
+            if handle not in but:
+                self.drop(handle)
+        self.handles = list(but)
 
     def drop(self, handle: Handle) -> None:
         """Python drops a handle: noted, and settled in the next turn."""

@@ -175,7 +175,12 @@ class WorkerProcess(UserProcess):
             object_id = return_id(message.task, len(results))
             thread.store(object_id, item, run.submitter, store_next)
 
-        self.turn(store_next, "task returned")
+        def returned() -> None:
+            thread.let_go([handle for item in made for handle in item.contains])
+            self.settle()  # (a stored result may need the room)
+            store_next()
+
+        self.turn(returned, "task returned")
 
     def answer(
         self, run: Run, thread: Thread, results: list[Value], micros: int, retry: bool
