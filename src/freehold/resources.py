@@ -29,7 +29,7 @@ def quantity(name: str, value: object) -> int:
     fixed = round(value * UNIT)
     if value > 0 and fixed == 0:
         raise ValueError(f"{name}={value!r} is below the smallest share of a resource, {1 / UNIT}")
-    if name == GPU and fixed > UNIT and fixed % UNIT:
+    if name == "num_gpus" and fixed > UNIT and fixed % UNIT:
         raise ValueError(f"{name}={value!r}: more than one GPU must be a whole number of them")
     return fixed
 

@@ -84,7 +84,7 @@ class Execution:
         run = Run(message, submitter)
         self.runs[message.task] = run
         run.missing = 1  # held until everything has been asked for
-        run.gate = Gate(lambda: self.arrived(run))
+        run.gate = Gate(lambda: self.arrived(run), lambda giver: None)  # (its submitter is gone)
         self.take_references(run, message.borrowed)
         for argument in message.deps:
             value = argument.value
@@ -95,6 +95,11 @@ class Execution:
                 self.fetching.fetch(
                     argument.ref.object, argument.ref.owner, value, Needs(self, run), ARGUMENT
                 )
+        for argument in message.deps:
+            if argument.value.kind == FAILED:  # lost between the task's submission and its push
+                self.abandon(run)
+                self.fail(run, argument.value.data)
+                return
         if run.gate.waiting:
             run.missing += 1  # for the gate
         self.arrived(run)

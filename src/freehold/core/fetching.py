@@ -16,7 +16,7 @@ from typing import Protocol
 
 from freehold.core.ownership import Entry, Ownership
 from freehold.core.world import World
-from freehold.ids import JobId, NodeId, ObjectId
+from freehold.ids import JobId, NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
     FAILED,
     STORED,
@@ -131,6 +131,14 @@ class Fetching:
             self.relocated(message.object, Value(FAILED, self.full(message.reason)))
         else:
             self.missing(message.object, local.owner, message.tried)
+
+    def awaited_from(self, owner: ProcessId) -> list[ObjectId]:
+        """Objects of an owner that are on their way here."""
+        return [
+            object_id
+            for object_id, local in self.locals.items()
+            if local.offset < 0 and local.owner.process == owner
+        ]
 
     def relocated(self, object_id: ObjectId, value: Value) -> None:
         """The owner answered: look elsewhere, or there is nothing to fetch."""
@@ -281,7 +289,12 @@ class Wait:
         """A value is known: that is enough, or it has to come here first."""
         value = entry.value
         assert value is not None
-        if self.fetching is not None and value.kind == STORED and not self.done:
+        if (
+            self.fetching is not None
+            and value.kind == STORED
+            and self.fetching.node not in value.nodes
+            and not self.done
+        ):
             self.pending[entry.object] = None
             owner = entry.owner or self.ownership.world.address
             self.fetching.fetch(entry.object, owner, value, self, WAIT)

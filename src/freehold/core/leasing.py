@@ -118,6 +118,12 @@ class Shape:
         return len(self.leases) + len(self.requests)
 
 
+def estimate(task: Task) -> None:
+    """Say how much of a pipeline the task will fill."""
+    micros = task.function.micros
+    task.estimate = PIPELINE_MICROS if micros is None else max(micros, LEAST_MICROS)
+
+
 class Leasing(Placing):
     """Queues, leases and requests of one owner."""
 
@@ -135,6 +141,7 @@ class Leasing(Placing):
         self.worker_died: Callable[
             [Task, Death], None
         ]  # the role's: retry or fail the one task to blame
+        self.abandoned: Callable[[Task], None]  # the role's: cancelled, and not running any more
         self.unplaceable: Callable[[Task, str], None]  # the role's: no node can ever run it
 
     # ------------------------------------------------------------------ tasks in
@@ -142,9 +149,8 @@ class Leasing(Placing):
     def enqueue(self, task: Task) -> None:
         """Push the task to a worker with room, or queue it and see to it that there will be one."""
         shape = self.shape_of(task)
-        micros = task.function.micros
-        task.estimate = PIPELINE_MICROS if micros is None else max(micros, LEAST_MICROS)
         if not shape.queue:
+            estimate(task)
             lease = self.room_for(task, shape)
             if lease is not None:
                 self.push(task, lease)
@@ -202,7 +208,11 @@ class Leasing(Placing):
         )
 
     def push(self, task: Task, lease: Lease) -> None:
-        """Send the task; note what lies at the worker."""
+        """Send the task, unless it has just failed for want of an argument; note what lies at the
+        worker.
+        """
+        if not self.submission.still_ready(task):
+            return
         if not lease.tasks:
             lease.shape.idle.pop(lease.id, None)
             lease.alone = task.suspect
@@ -219,12 +229,11 @@ class Leasing(Placing):
         queue = shape.queue
         if queue:
             share = len(queue) // shape.width() + 1
-            while share and queue and self.has_room(lease, queue[0]):
-                task = queue.popleft()
-                micros = task.function.micros  # measured since it was queued
-                if micros is not None:
-                    task.estimate = max(micros, LEAST_MICROS)
-                self.push(task, lease)
+            while share and queue:
+                estimate(queue[0])  # its function may have been measured since it was queued
+                if not self.has_room(lease, queue[0]):
+                    break
+                self.push(queue.popleft(), lease)
                 share -= 1
         if not lease.tasks:
             self.settle(lease)
@@ -395,10 +404,13 @@ class Leasing(Placing):
             return
         lease = task.lease
         self.task_left(task)
-        task.attempt += 1
         if isinstance(lease, Lease) and lease.tasks:
             lease.slow = True  # before the task looks for a place, or it would go straight back
-        self.enqueue(task)
+        if task.cancelled:
+            self.abandoned(task)
+        else:
+            task.attempt += 1
+            self.enqueue(task)
         if isinstance(lease, Lease) and not lease.tasks:
             self.refill(lease)  # or nobody would ever use it or give it back
 
@@ -465,7 +477,10 @@ class Leasing(Placing):
             self.worker_died(tasks[0], lease.death)
         else:
             for task in reversed(tasks):  # each goes to the front of the queue: keep their order
-                task.suspect = True
-                self.submission.retry(task)
+                if task.cancelled:
+                    self.abandoned(task)
+                else:
+                    task.suspect = True
+                    self.submission.retry(task)
         if lease.shape.queue:
             self.request_more(lease.shape)

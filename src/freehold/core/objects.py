@@ -46,6 +46,8 @@ FUSE_BYTES: Final = 100 << 20
 SPILL_ABOVE: Final = 0.8
 #: Seconds that a request for room may wait without any coming free.
 PATIENCE: Final = 60.0
+#: Dead processes remembered: their last tasks may still store results for them, for milliseconds.
+DEAD_KEPT: Final = 10_000
 #: How often all sources are asked once more, and the first pause before that (seconds; doubles): a
 #: connection may break, and a source may hear that the bytes are complete after their owner did.
 #: Together 0.6 s until a value counts as lost.
@@ -144,6 +146,7 @@ class Objects:
         self.table: dict[ObjectId, Stored] = {}  # in order of last use
         self.needs: deque[Need] = deque()
         self.spilling: set[ObjectId] = set()
+        self.dead: dict[ProcessId, None] = {}  # nothing is kept for these any more
         self.patience: Timer | None = None
         self.spill_error = ""
         self.spilled_bytes = 0
@@ -152,6 +155,9 @@ class Objects:
 
     def on_create(self, message: CreateObject, client: Address) -> None:
         """Room for a new object, please."""
+        if message.owner.process in self.dead:
+            self.refuse(client, message.object, "the process that would own it is gone")
+            return
         old = self.table.get(message.object)
         if old is not None:
             if old.pins or old.state not in (SEALED, SPILLED):
@@ -225,7 +231,7 @@ class Objects:
         me = self.world.address.node
         if stored is None:
             sources = [node for node in message.nodes if node.node != me]
-            if not sources:
+            if not sources or message.owner.process in self.dead:
                 self.world.send(
                     client,
                     ObjectMissing(message.object, "no node is known to have it", [me]),
@@ -530,8 +536,21 @@ class Objects:
             self.spilled_bytes -= stored.size
             self.mover.discard(stored.slot)
 
+    def on_keep(self, object_id: ObjectId) -> None:
+        """The owner knows of no other copy: this one is the primary now."""
+        stored = self.table.get(object_id)
+        if stored is not None:
+            stored.primary = True
+
+    def owners_on(self, node: NodeId) -> set[ProcessId]:
+        """The owners on another node of objects here."""
+        return {s.owner.process for s in self.table.values() if s.owner.node == node}
+
     def process_lost(self, process: ProcessId) -> None:
         """A process is gone: its pins, its half-written objects, and everything that it owned."""
+        self.dead[process] = None
+        if len(self.dead) > DEAD_KEPT:
+            del self.dead[next(iter(self.dead))]
         for stored in list(self.table.values()):
             stored.wants = [client for client in stored.wants if client.process != process]
             unpinned = stored.pins.pop(process, None)

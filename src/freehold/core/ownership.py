@@ -27,14 +27,17 @@ death.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from freehold.core.world import World
-from freehold.ids import ObjectId, ProcessId
+from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
+    FAILED,
     STORED,
     Address,
+    AskGone,
     FreeObjects,
+    Gone,
     Introduce,
     Locate,
     Located,
@@ -43,6 +46,9 @@ from freehold.wire.messages import (
     Release,
     Value,
 )
+
+#: Seconds after which an owner that has no stream to a dead giver says that none is to come.
+PATIENCE: Final = 2.0
 
 
 class Waiter(Protocol):
@@ -91,13 +97,29 @@ class Entry:
 
 
 class Gate:
-    """A value or task that may not be used before the references in it have been introduced."""
+    """A value or task that may not be used before the references in it have been introduced.
 
-    __slots__ = ("open", "waiting")
+    ``open`` is called when they all have; ``shut``, instead, when one of them never will be.
+    """
 
-    def __init__(self, opened: Callable[[], None]) -> None:
+    __slots__ = ("open", "shut", "waiting")
+
+    def __init__(self, opened: Callable[[], None], shut: Callable[[ProcessId], None]) -> None:
         self.waiting = 0
         self.open = opened
+        self.shut = shut
+
+    def introduced(self) -> None:
+        """One of the references has been."""
+        self.waiting -= 1
+        if not self.waiting:
+            self.open()
+
+    def broken(self, giver: ProcessId) -> None:
+        """One of the references never will be: its giver died before the owner heard of it."""
+        if self.waiting > 0:
+            self.waiting = 0
+            self.shut(giver)
 
 
 class Ownership:
@@ -108,7 +130,11 @@ class Ownership:
         self.entries: dict[ObjectId, Entry] = {}
         self.gates: dict[tuple[ObjectId, ProcessId], list[Gate]] = {}
         self.lost: set[ProcessId] = set()  # owners that have ended: they introduce nothing any more
-        self.on_free: Callable[[Entry], None] = lambda entry: None
+        self.askers: dict[ProcessId, list[Address]] = {}  # who wants to know that it is gone
+        self.handover_lost: Callable[[ProcessId], bytes]  # the role's: an error's shipped form
+        self.on_free: Callable[[Entry], None] = lambda entry: (
+            None
+        )  # the simulator's checker listens
 
     # ------------------------------------------------------------------ making and holding
 
@@ -289,9 +315,7 @@ class Ownership:
             gate = waiting.pop(0)
             if not waiting:
                 del self.gates[key]
-            gate.waiting -= 1
-            if not gate.waiting:
-                gate.open()
+            gate.introduced()
             self.collect(entry)
 
     def on_provide(self, message: Provide, giver: ProcessId) -> None:
@@ -339,9 +363,17 @@ class Ownership:
             else:
                 self.forget(value)
 
-        gate = Gate(finish)
+        def give_up(lost: ProcessId) -> None:
+            self.forget(value)
+            if entry is not None:
+                if entry.value is None:
+                    self.resolve(entry, Value(FAILED, self.handover_lost(lost)))
+                entry.pins -= 1
+                self.collect(entry)
+
+        gate = Gate(finish, give_up)
         if entry is not None:
-            entry.pins += 1  # until the gate opens
+            entry.pins += 1  # until the gate opens or breaks
         self.take_in(value.contains, giver, gate)
         if not gate.waiting:
             finish()
@@ -358,24 +390,31 @@ class Ownership:
         for inner in value.contains:
             self.unpin(inner.object)
 
+    # ------------------------------------------------------------------ ends
+
     def peer_lost(self, peer: ProcessId) -> list[Entry]:
         """A process has ended and its stream is drained. Returns our entries that it owned.
 
-        What it held is released. Introductions that it owed will not come: those who wait for
-        them go on, with
-        references whose owner has died.
+        What it held is released. Introductions that it owed as an owner will not come: those who
+        wait for them go on, with references whose owner has died. Those that others owe us on its
+        word may still come: we ask.
         """
-        orphans = []
         self.lost.add(peer)
+        orphans = []
         for entry in list(self.entries.values()):
             if entry.owner is not None and entry.owner.process == peer:
                 orphans.append(entry)
             elif entry.holders and entry.holders.pop(peer, 0):
                 self.collect(entry)
+            elif entry.owed and entry.owed.get(peer, 0) > 0:
+                del entry.owed[peer]  # introduced, and the reference itself was never sent
+                self.collect(entry)
             if entry.watchers:
                 entry.watchers = [watcher for watcher in entry.watchers if watcher.process != peer]
         for entry in orphans:
             self.open_gates(entry)
+        self.ask_owners(peer)
+        self.tell_gone(peer)
         return orphans
 
     def open_gates(self, entry: Entry) -> None:
@@ -383,7 +422,51 @@ class Ownership:
         owed, entry.owed = entry.owed, None
         for giver in owed or ():
             for gate in self.gates.pop((entry.object, giver), ()):
-                gate.waiting -= 1
-                if not gate.waiting:
-                    gate.open()
+                gate.introduced()
         self.collect(entry)
+
+    def ask_owners(self, giver: ProcessId) -> None:
+        """A giver is gone: its owners say when no introduction on its word can follow."""
+        owners = {}
+        for object_id, waited in self.gates:
+            owner = self.entries[object_id].owner
+            if waited == giver and owner is not None:
+                owners[owner.process] = owner
+        for owner in owners.values():
+            self.world.send(owner, AskGone(giver))
+
+    def on_ask_gone(self, message: AskGone, peer: Address) -> None:
+        """A borrower asks whether we have seen the end of a giver's stream."""
+        process = message.process
+        self.askers.setdefault(process, []).append(peer)
+        if process in self.lost:
+            self.tell_gone(process)
+        else:  # its end is on its way to us, or it never had a stream to us
+            self.world.call_at(self.world.now() + PATIENCE, lambda: self.tell_gone(process))
+
+    def tell_gone(self, process: ProcessId) -> None:
+        """Whatever it sent us, we have acted upon."""
+        for asker in self.askers.pop(process, ()):
+            self.world.send(asker, Gone(process))
+
+    def on_gone(self, message: Gone, owner: ProcessId) -> None:
+        """The owner will introduce nothing more on that giver's word: give up what waits for it."""
+        giver = message.process
+        for key in [key for key in self.gates if key[1] == giver]:
+            entry = self.entries[key[0]]
+            if entry.owner is None or entry.owner.process != owner:
+                continue
+            if entry.owed:
+                entry.owed.pop(giver, None)
+            for gate in self.gates.pop(key):
+                gate.broken(giver)
+            self.collect(entry)
+
+    def owners_on(self, node: NodeId) -> list[Address]:
+        """The owners of what we have borrowed that live on a node."""
+        owners = {
+            entry.owner.process: entry.owner
+            for entry in self.entries.values()
+            if entry.owner is not None and entry.owner.node == node
+        }
+        return list(owners.values())

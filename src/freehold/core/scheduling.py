@@ -290,6 +290,12 @@ class Scheduling:
             granted.lent = False
             resources.subtract(self.free, {CPU: granted.wire.resources.get(CPU, 0)})
 
+    def owners_on(self, node: NodeId) -> set[ProcessId]:
+        """The owners on another node that have leases or requests here."""
+        wires = [queued.wire for queued in self.queue]
+        wires += [granted.wire for granted in self.granted.values()]
+        return {wire.owner.process for wire in wires if wire.owner.node == node}
+
     def forget_owner(self, owner: ProcessId) -> list[Worker]:
         """An owner is gone: drop its requests and grants. Returns workers that may still run its
         tasks.

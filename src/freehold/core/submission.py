@@ -214,6 +214,18 @@ class Submission:
 
     # ------------------------------------------------------------------ push
 
+    def still_ready(self, task: Task) -> bool:
+        """Whether all arguments are still there. If one was lost while the task was queued, the
+        task fails under that argument's error.
+        """
+        for ref in task.deps:
+            value = self.ownership.entries[ref.object].value
+            assert value is not None
+            if value.kind == FAILED:
+                self.finish(task, [Value(FAILED, value.data)] * task.num_returns)
+                return False
+        return True
+
     def push(self, task: Task, worker: Address, lease: bytes, known: set[FunctionId]) -> None:
         """Send the task to a worker, its function first if that worker has not seen it."""
         world, function, ownership = self.world, task.function, self.ownership
@@ -304,7 +316,18 @@ class Submission:
                 if free and value.kind == STORED:
                     self.free(object_id, value)
 
-        gate = Gate(opened)
+        def give_up(lost: ProcessId) -> None:
+            ownership.forget(value)
+            if entry is not None:
+                error = Value(FAILED, ownership.handover_lost(lost))
+                ownership.resolve(entry, error)
+                entry.task = None
+                entry.pins -= 1
+                ownership.collect(entry)
+            if free and value.kind == STORED:
+                self.free(object_id, value)
+
+        gate = Gate(opened, give_up)
         if entry is not None:
             entry.pins += 1
         ownership.take_in(value.contains, giver, gate)

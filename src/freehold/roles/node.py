@@ -34,6 +34,7 @@ from freehold.wire.messages import (
     JobStarted,
     JoinCluster,
     Joined,
+    KeepObject,
     LeaseEnded,
     Leave,
     Message,
@@ -115,6 +116,7 @@ class Node:
             JobStarted: lambda message, peer: self.on_job_started(message),
             JobEnded: lambda message, peer: self.on_job_ended(message.job),
             ProcessLost: lambda message, peer: self.process_gone(message.process),
+            KeepObject: lambda message, peer: self.objects.on_keep(message.object),
             DescribeNode: self.on_describe,
         }
 
@@ -204,9 +206,7 @@ class Node:
             return
         self.ending[process] = (start, death)
         self.workers.idle.pop(start, None)
-        self.world.call_at(
-            self.world.now() + DRAIN_PATIENCE, lambda: self.stream_drained(process)
-        )
+        self.world.call_at(self.world.now() + DRAIN_PATIENCE, lambda: self.stream_drained(process))
 
     def stream_drained(self, process: ProcessId) -> None:
         """Nothing more comes from a worker of ours."""
@@ -256,7 +256,11 @@ class Node:
         self.process_gone(process)
 
     def process_gone(self, process: ProcessId) -> None:
-        """A process, here or elsewhere, is gone: release what it held and free what it owned."""
+        """A process, here or elsewhere, is gone: release what it held and free what it owned, and
+        tell the processes here, which may wait for it without a connection to it.
+        """
+        for address in list(self.processes.values()):
+            self.world.send(address, ProcessLost(process))
         for worker in self.scheduling.forget_owner(process):
             self.shell.kill_worker(worker.start)  # it may be running a task that nobody waits for
         self.objects.process_lost(process)
@@ -291,6 +295,8 @@ class Node:
             self.scheduling.dispatch()
             return
         self.scheduling.peers.pop(node, None)
+        for owner in self.scheduling.owners_on(node) | self.objects.owners_on(node):
+            self.process_gone(owner)
         for address in list(self.processes.values()):
             self.world.send(address, message)
 

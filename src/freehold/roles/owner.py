@@ -10,7 +10,7 @@ and never blocking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from freehold.core import explaining
@@ -19,14 +19,18 @@ from freehold.core.leasing import Lease, Leasing
 from freehold.core.ownership import Ownership
 from freehold.core.submission import Submission, Task
 from freehold.core.world import World
-from freehold.ids import JobId, NodeId, ObjectId, TaskId, short
+from freehold.ids import JobId, NodeId, ObjectId, ProcessId, TaskId, short
 from freehold.wire.messages import (
     FAILED,
     STORED,
     Address,
+    AskGone,
+    CancelObject,
     Death,
     FreeObjects,
+    Gone,
     Introduce,
+    KeepObject,
     LeaseEnded,
     LeaseGranted,
     LeaseRedirected,
@@ -66,6 +70,9 @@ class Errors(Protocol):
     def lost(self, object_id: str, reason: str) -> bytes:
         """Every copy of a value is gone."""
 
+    def handover_lost(self, giver: ProcessId) -> bytes:
+        """The process that handed a reference over died before its owner had counted it."""
+
     def store_full(self, reason: str) -> bytes:
         """There is no room in this node's store."""
 
@@ -86,6 +93,8 @@ class Owner:
         self.submission.placing = self.leasing
         self.leasing.worker_died = self.worker_died
         self.leasing.unplaceable = self.unplaceable
+        self.leasing.abandoned = self.abandoned
+        self.ownership.handover_lost = errors.handover_lost
         self.fetching = Fetching(world, node)
         self.fetching.missing = self.find_elsewhere
         self.fetching.full = errors.store_full
@@ -107,6 +116,9 @@ class Owner:
             Release: lambda message, peer: self.ownership.on_release(message, peer.process),
             Provide: lambda message, peer: self.ownership.on_provide(message, peer.process),
             Introduce: lambda message, peer: self.ownership.on_introduce(message),
+            AskGone: self.ownership.on_ask_gone,
+            Gone: lambda message, peer: self.ownership.on_gone(message, peer.process),
+            CancelObject: self.on_cancel_object,
             ObjectReady: lambda message, peer: self.fetching.on_ready(message),
             ObjectMissing: lambda message, peer: self.fetching.on_missing(message),
             ObjectCreated: lambda message, peer: self.creating.on_created(message),
@@ -152,6 +164,13 @@ class Owner:
         """Wait for ``needed`` of the values."""
         return Wait(self.ownership, self.fetching, objects, needed, fetch, wake)
 
+    def all_here(self, objects: Iterable[ObjectId]) -> bool:
+        """Whether the values of all these objects lie in this node's store."""
+        return all(
+            value is not None and value.kind == STORED and self.node in value.nodes
+            for value in (self.ownership.entries[object_id].value for object_id in objects)
+        )
+
     def value(self, object_id: ObjectId) -> Value:
         """A value that is known."""
         value = self.ownership.entries[object_id].value
@@ -159,11 +178,11 @@ class Owner:
         return value
 
     def cancel(self, object_id: ObjectId, *, force: bool, recursive: bool) -> None:
-        """Cancel the task that makes an object of ours. Finished tasks and plain values: nothing
-        to do.
-        """
+        """Cancel the task that makes an object. Finished tasks and plain values: nothing to do."""
         entry = self.ownership.entries[object_id]
-        if isinstance(entry.task, Task) and entry.value is None:
+        if entry.owner is not None:
+            self.world.send(entry.owner, CancelObject(object_id, force, recursive))
+        elif isinstance(entry.task, Task) and entry.value is None:
             self.cancel_task(entry.task, force=force, recursive=recursive)
 
     def cancel_task(self, task: Task, *, force: bool, recursive: bool) -> None:
@@ -205,6 +224,10 @@ class Owner:
     def on_task_returned(self, message: TaskReturned, peer: Address) -> None:
         self.leasing.on_returned(message, self.submission.tasks.get(message.task))
 
+    def on_cancel_object(self, message: CancelObject, peer: Address) -> None:
+        if message.object in self.ownership.entries:
+            self.cancel(message.object, force=message.force, recursive=message.recursive)
+
     def on_locate(self, message: Locate, peer: Address) -> None:
         entry = self.ownership.entries.get(message.object)
         if entry is None or entry.owner is not None:
@@ -239,6 +262,8 @@ class Owner:
             self.leasing.node_lost(node, reason)
             for object_id in list(self.ownership.entries):
                 self.copy_gone(object_id, node, reason, alive=False)
+            for owner in self.ownership.owners_on(node):
+                self.peer_lost(owner)
 
     def peer_lost(self, peer: Address) -> None:
         """A process is gone and its stream drained."""
@@ -253,7 +278,9 @@ class Owner:
             error = self.errors.owner_died(short(entry.object), peer)
             if entry.value is None:
                 self.ownership.resolve(entry, Value(FAILED, error))
-            self.fetching.relocated(entry.object, Value(FAILED, error))
+        for object_id in self.fetching.awaited_from(peer.process):  # (also arguments: no entry)
+            error = self.errors.owner_died(short(object_id), peer)
+            self.fetching.relocated(object_id, Value(FAILED, error))
 
     # ------------------------------------------------------------------ facts between machines
 
@@ -283,16 +310,22 @@ class Owner:
                 if copy.node == node:
                     self.world.send(copy, FreeObjects([object_id]))
         value.nodes = [copy for copy in value.nodes if copy.node != node]
-        if not value.nodes:
+        if value.nodes:
+            self.world.send(value.nodes[0], KeepObject(object_id))
+        else:
             value.kind = FAILED
             value.data = self.errors.lost(short(object_id), reason)
             self.fetching.relocated(object_id, value)
+
+    def abandoned(self, task: Task) -> None:
+        """A cancelled task is not running any more."""
+        self.submission.fail(task, self.errors.cancelled(task.name or task.function.name))
 
     def worker_died(self, task: Task, death: Death) -> None:
         """The task that a dead worker was running."""
         name = task.name or task.function.name
         if task.cancelled:
-            self.submission.fail(task, self.errors.cancelled(name))
+            self.abandoned(task)
         elif self.submission.may_retry(task):
             self.submission.retry(task)
         else:

@@ -16,13 +16,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from freehold import errors
-from freehold.ids import FunctionId, JobId, ObjectId, ProcessId, TaskId, child_task_id, put_id
+from freehold.ids import (
+    FunctionId,
+    JobId,
+    NodeId,
+    ObjectId,
+    ProcessId,
+    TaskId,
+    child_task_id,
+    put_id,
+)
 from freehold.roles.owner import Owner
 from freehold.runtime import places
 from freehold.runtime.descriptors import ARENA, DescriptorChannel
@@ -39,6 +49,7 @@ from freehold.wire.messages import (
     STORED,
     Address,
     Message,
+    ProcessLost,
     Reference,
     Register,
     Registered,
@@ -51,6 +62,8 @@ INLINE_BYTES: Final = 100 * 1024
 #: Values from this size on have the kernel provide their memory in pages of this size before they
 #: are written: 4-6 GiB/s into fresh memory instead of 1 (store/arena.py).
 HUGE_PAGE: Final = 2 << 20
+#: How long a ``get`` whose time is over may go on for values in this node's own store (seconds).
+IN_STORE: Final = 0.5
 #: How long a ``get`` inside a task may wait before its CPU is lent out (seconds): longer than most
 #: answers, much shorter than any task that is worth another worker.
 LEND_AFTER: Final = 0.002
@@ -65,27 +78,22 @@ class Context:
         self.task = task
         self.depth = depth
         self.name = name
-        self.puts = 0
-        self.submitted = 0
-        self.calls: dict[bytes, int] | None = None
+        self.puts = count(1)  # (taking the next of these is one step, also between threads)
+        self.submitted = count(1)
+        self.calls: dict[bytes, count[int]] = {}
         self.resources: dict[str, int] = {}
 
     def next_task(self, function: FunctionId, args: bytes) -> TaskId:
         """The id of the next task that this one submits."""
         if not self.depth:  # a driver is nobody's child: nothing will ever re-run it
-            self.submitted += 1
-            return TaskId(self.task[:8] + self.submitted.to_bytes(8, "big"))
-        if self.calls is None:
-            self.calls = {}
+            return TaskId(self.task[:8] + next(self.submitted).to_bytes(8, "big"))
         first = child_task_id(self.task, function, args, 0)
-        count = self.calls.get(first, 0)
-        self.calls[first] = count + 1
-        return child_task_id(self.task, function, args, count) if count else first
+        before = next(self.calls.get(first) or self.calls.setdefault(first, count()))
+        return child_task_id(self.task, function, args, before) if before else first
 
     def next_put(self) -> ObjectId:
         """The id of the next value that it puts."""
-        self.puts += 1
-        return put_id(self.task, self.puts)
+        return put_id(self.task, next(self.puts))
 
 
 class ObjectRef:
@@ -190,6 +198,10 @@ class Process:
             return
         if type(message) is Registered:
             self.registered = message
+        elif type(message) is ProcessLost:
+            # Where we have a stream to it, its end is its death: this must not overtake it.
+            if message.process not in self.transport.peers:
+                self.on_lost(Address(message.process, NodeId(b""), "", 0))
         else:
             self.other_message(message, peer)
 
@@ -296,6 +308,9 @@ class Process:
         try:
             if not getting.done:
                 self.await_it(getting, signal, timeout)
+            if not getting.done and self.role.all_here(getting.pending):
+                # They are in this node's store: a timeout is about values that do not exist yet.
+                self.await_it(getting, signal, IN_STORE)
             if not getting.done:
                 raise self.timed_out(objects, timeout, getting.pending)
             if getting.failed is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from freehold import errors
-from freehold.ids import short
+from freehold.ids import ProcessId, short
 from freehold.wire.failures import dump_error
 from freehold.wire.messages import Address, Death
 
@@ -42,6 +42,14 @@ class SystemErrors:
     def lost(self, object_id: str, reason: str) -> bytes:
         """Every copy of a value is gone."""
         return _ship(errors.ObjectLostError(f"object {object_id}: {reason}", object_id=object_id))
+
+    def handover_lost(self, giver: ProcessId) -> bytes:
+        """The process that handed a reference over died before its owner had counted it."""
+        return _ship(
+            errors.ObjectLostError(
+                f"process {short(giver)} died while it handed over a reference inside this value"
+            )
+        )
 
     def store_full(self, reason: str) -> bytes:
         """There is no room in this node's store."""

@@ -17,7 +17,7 @@ from freehold.ids import ObjectId, ProcessId, TaskId
 from freehold.resources import UNIT
 from freehold.sim.errors import Failure
 from freehold.sim.oracle import same_value
-from freehold.sim.programs import Call, Read
+from freehold.sim.programs import Call, Put, Read
 from freehold.sim.world import Violation
 from freehold.wire.messages import Address, Message, PushTask, TaskDone, TaskReturned
 
@@ -40,6 +40,7 @@ class Watch:
         self.pushed: dict[tuple[ProcessId, TaskId, int], ProcessId] = {}
         self.outcomes: Counter[str] = Counter()
         self.deaths: list[str] = []
+        self.makers: dict[str, list[WorkerProcess]] = {}
 
     # ------------------------------------------------------------------ messages
 
@@ -81,8 +82,9 @@ class Watch:
 
     def on_begin(self, worker: WorkerProcess, run: Run, call: Blob) -> int:
         """User code of a task begins. Returns how often it has begun by now."""
-        del worker, run
+        del run
         self.world.mark("task begins")
+        self.note_makers(worker, call)
         self.executions[call.path] += 1
         count = self.executions[call.path]
         op = self.cluster.lenient[call.driver].calls[call.path]
@@ -94,6 +96,15 @@ class Watch:
                 "attempts", f"{call.path} has begun {count} times with {op.retries} retries"
             )
         return count
+
+    def note_makers(self, worker: WorkerProcess, call: Blob) -> None:
+        """A second run of a task beside a first whose process lives makes the same names again."""
+        body = self.cluster.case.programs[call.driver].functions[call.function]
+        if any(isinstance(op, Put | Call) for op in body.ops):
+            before = self.makers.setdefault(call.path, [])
+            if any(maker.alive for maker in before):
+                self.cluster.limit = "two live processes made the same names"
+            before.append(worker)
 
     def on_worker_death(self, worker: WorkerProcess, how: str) -> None:
         """A worker process is gone."""
@@ -153,10 +164,10 @@ class Watch:
             case "lost":
                 if not {"kill node", "disk unreadable", "disk full"} & struck:
                     return "no node died and no disk failed"
-            case "owner_died":
-                owner = cluster.processes[ProcessId(bytes.fromhex(failure.about))]
-                if owner.alive:
-                    return f"its owner {owner.name} is alive"
+            case "owner_died" | "handover_lost":
+                blamed = cluster.processes[ProcessId(bytes.fromhex(failure.about))]
+                if blamed.alive:
+                    return f"{blamed.name} is alive"
             case "worker_died":
                 if not self.deaths:
                     return "no worker died"

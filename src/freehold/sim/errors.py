@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from freehold.ids import ProcessId
 from freehold.wire.messages import Address, Death
 
 
 class Failure(Exception):
     """What ``get`` raises in simulated user code.
 
-    Args: kind: user, worker_died, cancelled, unschedulable, lost, freed, store_full, owner_died or
-    timeout; about: what or whom, as far as a checker needs to know.
+    Args: kind: user, worker_died, cancelled, unschedulable, lost, freed, store_full, owner_died,
+    handover_lost, interrupted or timeout; about: what or whom, as far as a checker needs to know.
     """
 
     def __init__(self, kind: str, about: str = "") -> None:
@@ -45,6 +46,9 @@ class ShippedErrors:
 
     def lost(self, object_id: str, reason: str) -> bytes:
         return dump("freed" if "freed" in reason else "lost", f"{object_id}: {reason}")
+
+    def handover_lost(self, giver: ProcessId) -> bytes:
+        return dump("handover_lost", giver.hex())
 
     def store_full(self, reason: str) -> bytes:
         return dump("store_full", reason)

@@ -228,9 +228,7 @@ class NodeProcess(Process):
                 return
             content = self.disk.get(stored.slot, GARBAGE) if from_disk else self.arena.read(*place)
             answered("", content)
-            self.arrange(
-                MICRO, lambda: self.role.objects.unpin(object_id, client), "served: unpin"
-            )
+            self.arrange(MICRO, lambda: self.role.objects.unpin(object_id, client), "served: unpin")
 
         self.world.after(int(MILLI * self.chance.expovariate(2)), sent)
 

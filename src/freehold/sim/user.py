@@ -14,7 +14,16 @@ import msgspec
 
 from freehold.core.fetching import Creation, Get, Wait
 from freehold.core.submission import Function, Task
-from freehold.ids import FunctionId, JobId, ObjectId, TaskId, child_task_id, put_id, return_id
+from freehold.ids import (
+    FunctionId,
+    JobId,
+    NodeId,
+    ObjectId,
+    TaskId,
+    child_task_id,
+    put_id,
+    return_id,
+)
 from freehold.resources import vector
 from freehold.roles.owner import Owner
 from freehold.sim import errors
@@ -22,7 +31,16 @@ from freehold.sim.errors import Failure
 from freehold.sim.process import Process
 from freehold.sim.programs import Call, Made, Program, Read
 from freehold.sim.world import MICRO, MILLI, Event, nanoseconds
-from freehold.wire.messages import FAILED, INLINE, STORED, Address, Message, Reference, Value
+from freehold.wire.messages import (
+    FAILED,
+    INLINE,
+    STORED,
+    Address,
+    Message,
+    ProcessLost,
+    Reference,
+    Value,
+)
 
 if TYPE_CHECKING:
     from freehold.sim.cluster import Cluster
@@ -102,7 +120,14 @@ class UserProcess(Process):
         return [Handle(ref) for ref in refs]
 
     def on_message(self, message: Message, peer: Address) -> None:
-        if not self.role.handle(message, peer):
+        if self.role.handle(message, peer):
+            return
+        if type(message) is ProcessLost:
+            # Where we have a stream to it, its end is its death: this must not overtake it.
+            if message.process not in self.peers:
+                self.lost.add(message.process)
+                self.on_lost(Address(message.process, NodeId(b""), "", 0))
+        else:
             self.other_message(message, peer)
 
     def other_message(self, message: Message, peer: Address) -> None:
@@ -287,9 +312,7 @@ class Thread:
         self.handles += handles
         self.soon(handles)
 
-    def do_get(
-        self, here: str, handles: list[Handle], timeout: float | None, hold: bool
-    ) -> None:
+    def do_get(self, here: str, handles: list[Handle], timeout: float | None, hold: bool) -> None:
         process = self.process
         process.settle()
         objects = [handle.ref.object for handle in handles]

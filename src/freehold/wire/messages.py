@@ -201,6 +201,22 @@ class Introduce(Record, tag=14):
     giver: ProcessId
 
 
+class AskGone(Record, tag=17):
+    """Borrower to owner: the stream of ``process``, which has given me a reference to an object of
+    yours, has ended. Tell me (Gone) when yours with it has: until then an introduction may come.
+    """
+
+    process: ProcessId
+
+
+class CancelObject(Record, tag=18):
+    """Borrower to owner: cancel the task that makes this object."""
+
+    object: ObjectId
+    force: bool
+    recursive: bool
+
+
 class Gone(Record, tag=15):
     """Owner to borrowers: ``process`` has ended and been drained: no introduction on its word
     will follow.
@@ -396,6 +412,12 @@ class FreeObjects(Record, tag=42):
     objects: list[ObjectId]
 
 
+class KeepObject(Record, tag=49):
+    """Owner to node: your copy is the last that I know of; do not drop it."""
+
+    object: ObjectId
+
+
 class ObjectAt(Record, tag=43):
     """Node to owner: a copy came to be here, or is gone from here."""
 
@@ -541,7 +563,10 @@ Message: TypeAlias = (
     | Release
     | Provide
     | Introduce
+    | AskGone
+    | CancelObject
     | Gone
+    | KeepObject
     | RequestLease
     | LeaseGranted
     | LeaseRedirected
