@@ -305,6 +305,17 @@ def test_a_storm_of_cancels() -> None:
             assert i % 2 == 0
 
 
+@pytest.mark.parametrize("option", ["force", "recursive"])
+@pytest.mark.parametrize("wrong", [1, 0, None, "yes"])
+def test_wrong_options(option: str, wrong: Any) -> None:
+    """Goal: what a message cannot carry is refused here. Method: values that are nearly bool; the
+    task goes on."""
+    ref = sleep.remote(0.1)
+    with pytest.raises(TypeError, match=option):
+        fh.cancel(ref, **{option: wrong})
+    assert fh.get(ref, timeout=20) == "slept"
+
+
 @pytest.mark.parametrize("wrong", [None, 5, [], "ref"])
 def test_wrong_calls(wrong: Any) -> None:
     """Goal: TypeError naming what was given. Method: values and a list."""

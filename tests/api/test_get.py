@@ -88,6 +88,15 @@ def test_bad_timeouts(timeout: Any, error: type[Exception]) -> None:
         fh.get(fh.put(1), timeout=timeout)
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e10, 2**70, np.float64(30)], ids=repr)
+def test_very_long_timeouts(timeout: Any) -> None:
+    """Goal: "as long as it takes" may be written as a number. Method: a task that takes a while,
+    and wait with the same."""
+    assert fh.get(after.remote(0.1, "x"), timeout=timeout) == "x"
+    ref = after.remote(0.1)
+    assert fh.wait([ref], timeout=timeout) == ([ref], [])
+
+
 # -- time -----------------------------------------------------------------------------------------
 
 

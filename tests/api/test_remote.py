@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 import operator
@@ -133,6 +134,11 @@ def test_a_remote_function_keeps_its_name_and_doc() -> None:
         ({"resources": {"a": -1}}, ValueError, "a must"),
         ({"resources": {"a": "1"}}, TypeError, "a must"),
         ({"name": 5}, TypeError, "name"),
+        ({"name": "\ud800"}, ValueError, "name.*Unicode"),
+        ({"resources": {"\ud800": 1}}, ValueError, "name.*Unicode"),
+        ({"memory": 1e300}, ValueError, "memory"),
+        ({"max_retries": 1 << 70}, ValueError, "max_retries"),
+        ({"num_returns": 1 << 31}, ValueError, "num_returns"),
     ],
 )
 def test_bad_options_are_refused_where_they_are_written(
@@ -143,6 +149,36 @@ def test_bad_options_are_refused_where_they_are_written(
         fh.remote(**options)
     with pytest.raises(error, match=words):
         add.options(**options)
+
+
+class Few(enum.IntEnum):
+    TWO = 2
+
+
+class Word(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": Word("n")},
+        {"name": np.str_("n")},
+        {"num_returns": Few.TWO},
+        {"max_retries": Few.TWO},
+        {"num_cpus": np.float64(0.5)},
+        {"num_cpus": np.int64(1)},
+        {"num_cpus": np.float32(0.5)},
+        {"resources": {np.str_("slot"): 0}},
+    ],
+    ids=repr,
+)
+def test_kinds_of_int_and_str_are_as_good_as_plain(options: dict[str, Any]) -> None:
+    """Goal: values that come out of numpy or an enum work as options. Method: a task with each;
+    one that a message could not carry would end a connection, so a plain task follows."""
+    ref = collect.options(**options).remote(1, b=2)
+    assert fh.get(ref, timeout=20) in (((1,), {"b": 2}), [(1,), {"b": 2}])
+    assert fh.get(add.remote(1), timeout=20) == 111
 
 
 def test_what_cannot_be_a_remote_function() -> None:

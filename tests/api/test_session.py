@@ -225,7 +225,16 @@ def test_views_outlive_the_session() -> None:
         ({"address": "127.0.0.1:1", "num_cpus": 1}, ValueError, "num_cpus"),
         ({"address": "auto"}, fh.errors.ClusterUnreachableError, "start"),
         ({"address": "nonsense"}, Exception, "nonsense"),
+        ({"address": 5}, TypeError, "address"),
         ({"infeasible_grace": -1}, ValueError, "infeasible_grace"),
+        ({"infeasible_grace": "1"}, TypeError, "infeasible_grace"),
+        ({"log_to_driver": 1}, TypeError, "log_to_driver"),
+        ({"namespace": 5}, TypeError, "namespace"),
+        ({"labels": {"a": 1}}, TypeError, "label 'a'"),
+        ({"labels": ["a"]}, TypeError, "labels"),
+        ({"spill_folders": "one"}, TypeError, "spill_folders"),
+        ({"spill_quota": -1}, ValueError, "spill_quota"),
+        ({"spill_quota": "1"}, TypeError, "spill_quota"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], error: type[Exception], words: str) -> None:

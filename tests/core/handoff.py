@@ -10,16 +10,21 @@ state is kept as the steps that lead to it, and told from others by a canonical 
 first child of a state continues in the same machines; each other child replays its steps.
 
 Promises, checked in every state: an object that its owner has freed is named by nobody: no handle,
-no reference on its way that the taker could use at once. No event raises. At quiescence (nothing on
-its way, nothing left to do but what the budget forbids; handles may always be dropped, so none is
-left): every table is empty and no gate is shut.
+no reference on its way that the taker could use at once. No event raises. Nobody is told that a
+hand-over was lost before bytes were. At quiescence (nothing on its way, nothing left to do but what
+the budget forbids; handles may always be dropped, so none is left): every table is empty, no gate
+is shut, and whoever was given a reference has been able to use it or has been told that its giver
+died.
 
-A crash takes a process out between two of its events, also in the middle of a hand-off. Its
-bytes on
-the way still arrive, then each peer is told that its stream has ended; what is sent to it later
-comes
-back as one more such end. What is *not* explored: a crash that loses bytes already sent to one peer
-and not to another (a whole machine's end). Ownership does not survive that yet.
+A crash takes a process out between two of its events, also in the middle of a hand-off. Its bytes
+on the way still arrive, or, where ``loses`` says so, those to one peer do not (its end of the
+connection broke) or those to none (its machine went). Then each peer is told that its stream has
+ended; what is sent to it later comes back as one more such end. Losing all that is under way to a
+peer is losing any part of it: what would have arrived may do so before the crash.
+
+The timer of ``AskGone`` is longer than any stream takes to end, so it never goes off, except where
+``hasty`` says that it may at any time: then a hand-over may be called lost in vain, and all other
+promises stand.
 """
 
 from __future__ import annotations
@@ -30,12 +35,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from core.world import World, inline, object_id, process, reference, task_id
+from core.world import World, failed, inline, object_id, process, reference, task_id
 from freehold.core.ownership import Entry, Gate, Ownership
 from freehold.core.submission import PUSHED, Function, Submission, Task
-from freehold.ids import FunctionId, ObjectId
+from freehold.ids import FunctionId, ObjectId, ProcessId
 from freehold.wire.messages import (
     Address,
+    AskGone,
+    Gone,
     Introduce,
     Locate,
     Located,
@@ -76,11 +83,15 @@ class Process:
     """One process: its table, its user's wish to know values, and a submission for results."""
 
     def __init__(self, model: Model, name: str) -> None:
+        self.name = name
+        self.model = model
         self.address = process(name)
         self.world = Links(model, self.address)
         self.table = Ownership(self.world)
+        self.table.handover_lost = self.handover_lost
         self.submission = Submission(self.world, self.table)
         self.crashed = False
+        self.carrying = 0  # references that came and are neither named nor given up
 
     def resolved(self, entry: Entry) -> None:
         """As a Waiter: the user asks ``entry.value`` when it wants to."""
@@ -92,14 +103,34 @@ class Process:
 
     def carried(self, ref: Reference, giver: Address) -> None:
         """A reference came as a task's argument does: pinned, and named once it is introduced."""
-        gate = Gate(lambda: self.named(ref))
+        self.carrying += 1
+        gate = Gate(lambda: self.named(ref), lambda lost: self.given_up(ref, lost))
         self.table.take_in([ref], giver, gate)
         if not gate.waiting:
             self.named(ref)
 
     def named(self, ref: Reference) -> None:
+        self.carrying -= 1
         self.handle(ref)
         self.table.unpin(ref.object)
+
+    def given_up(self, ref: Reference, lost: ProcessId) -> None:
+        self.carrying -= 1
+        self.handover_lost(lost)
+        self.table.unpin(ref.object)
+
+    def handover_lost(self, giver: ProcessId) -> bytes:
+        """The error's shipped form; the model judges whether it may be."""
+        self.model.blamed(self.name, giver)
+        return b"lost by " + giver
+
+    def ended(self, peer: Address) -> None:
+        """A stream has ended. Values of ours that it owned are errors now, as the owner role has
+        it.
+        """
+        for entry in self.table.peer_lost(peer.process):
+            if entry.value is None:
+                self.table.resolve(entry, failed(b"owner died"))
 
     def deliver(self, message: Any, giver: Address) -> None:
         """What the owner role does with each of these messages."""
@@ -119,8 +150,12 @@ class Process:
                 table.on_located(message, giver)
             case TaskDone():
                 self.submission.on_done(message, giver)
+            case AskGone():
+                table.on_ask_gone(message, giver)
+            case Gone():
+                table.on_gone(message, giver.process)
             case Ended():
-                table.peer_lost(giver.process)
+                self.ended(giver)
             case _:
                 raise AssertionError(f"no test sends {message!r}")
 
@@ -134,15 +169,18 @@ class Program:
     setup: Callable[[Model], None]
     crashes: int = 0
     locates: bool = False
+    loses: bool = False
+    hasty: bool = False
     cap: int = 400_000
 
 
 @dataclass
 class Found:
-    """The outcome of an exploration."""
+    """The outcome of an exploration. ``blamed``: steps after which someone knows of a loss."""
 
     states: int = 0
     quiescent: int = 0
+    blamed: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -155,6 +193,10 @@ class Model:
         self.by_address = {p.address: p for p in self.processes.values()}
         self.sends, self.crashes = program.sends, program.crashes
         self.locates = program.locates
+        self.loses, self.hasty = program.loses, program.hasty
+        self.lost = False  # bytes were
+        self.told: list[str] = []  # who was told that a hand-over was lost, in this path
+        self.problem = ""
         program.setup(self)
 
     # -- steps
@@ -168,7 +210,23 @@ class Model:
             for key, entry in giver.table.entries.items():
                 found += self.user_steps(name, key, entry)
             if self.crashes and name != "A":
-                found.append(("crash", name))
+                found += [("crash", name, losing) for losing in self.losses(giver)]
+            if self.hasty and giver.world.alarms:
+                found.append(("hurry", name))
+        return found
+
+    def losses(self, gone: Process) -> list[tuple[Address, ...]]:
+        """Whose bytes a crash may lose: nobody's, one peer's or everybody's."""
+        under_way = [
+            taker
+            for (giver, taker), queue in self.links.items()
+            if giver == gone.address and queue and not self.by_address[taker].crashed
+        ]
+        found: list[tuple[Address, ...]] = [()]
+        if self.loses:
+            found += [(taker,) for taker in under_way]
+            if len(under_way) > 1:
+                found.append(tuple(under_way))
         return found
 
     def user_steps(self, name: str, key: ObjectId, entry: Entry) -> list[Step]:
@@ -227,18 +285,35 @@ class Model:
         giver.table.hand_out(ref, taker)
         giver.world.send(taker, Carry(ref))
 
-    def crash(self, name: str) -> None:
+    def hurry(self, name: str) -> None:
+        """The oldest timer of a process goes off, whatever is still on its way."""
+        self.processes[name].world.alarms.pop(0).action()
+
+    def crash(self, name: str, losing: tuple[Address, ...]) -> None:
         self.crashes -= 1
         gone = self.processes[name]
         gone.crashed = True
+        for taker in losing:
+            self.lost = True
+            self.links[gone.address, taker].clear()
         for other in self.by_address:
             if other != gone.address:
                 self.links.setdefault((gone.address, other), deque()).append(Ended())
 
     # -- promises
 
+    def blamed(self, name: str, giver: ProcessId) -> None:
+        """A process is told that a giver's death has cost it a reference."""
+        self.told.append(name)
+        if not next(p for p in self.processes.values() if p.address.process == giver).crashed:
+            self.problem = f"{name} is told that a living process died"
+        elif not self.lost and not self.hasty:
+            self.problem = f"{name} is told that a hand-over was lost, and no bytes were"
+
     def broken(self) -> str:
         """The first promise that this state breaks, or nothing."""
+        if self.problem:
+            return self.problem
         for name, holder in self.processes.items():
             if holder.crashed:
                 continue
@@ -263,7 +338,7 @@ class Model:
         for name, holder in self.processes.items():
             if holder.crashed:
                 continue
-            if holder.table.gates:
+            if holder.table.gates or holder.carrying:
                 return f"{name} waits for an introduction that nobody will send"
             for entry in holder.table.entries.values():
                 return f"{name} keeps an object for ever: {canonical_entry(entry)}"
@@ -277,6 +352,10 @@ class Model:
                 tuple(sorted(canonical_entry(e) for e in holder.table.entries.values())),
                 tuple(sorted((key, len(g)) for key, g in holder.table.gates.items())),
                 tuple(holder.submission.tasks),
+                holder.carrying,
+                tuple(sorted(holder.table.lost)),
+                canonical_askers(holder.table.askers),
+                len(holder.world.alarms) if self.hasty else 0,
             )
             for holder in self.processes.values()
         )
@@ -287,7 +366,13 @@ class Model:
                 if queue
             )
         )
-        return tables, links, self.sends, self.crashes
+        return tables, links, self.sends, self.crashes, self.lost
+
+
+def canonical_askers(askers: dict[ProcessId, list[Address]]) -> tuple[Any, ...]:
+    return tuple(
+        sorted((gone, tuple(asker.process for asker in peers)) for gone, peers in askers.items())
+    )
 
 
 def canonical_entry(entry: Entry) -> tuple[Any, ...]:
@@ -296,7 +381,7 @@ def canonical_entry(entry: Entry) -> tuple[Any, ...]:
         entry.handles,
         entry.pins,
         entry.received,
-        entry.value is not None,
+        entry.value is not None and (entry.value.kind, entry.value.data),
         entry.waiters is not None and len(entry.waiters),
         tuple(sorted(watcher.process for watcher in entry.watchers or ())),
         tuple(sorted((entry.holders or {}).items())),
@@ -317,7 +402,11 @@ def canonical_message(message: Any) -> tuple[Any, ...]:
         case Locate():
             return "locate", message.object
         case Located():
-            return "located", message.object
+            return "located", message.object, message.value.kind
+        case AskGone():
+            return "ask gone", message.process
+        case Gone():
+            return "gone", message.process
         case TaskDone():
             return "done", message.task
         case _:
@@ -336,6 +425,7 @@ def explore(program: Program) -> Found:
             if attempt(model, step, path, found):
                 return found
         while True:
+            found.blamed += bool(model.told)  # (a state like any other once it is over)
             state = model.canonical()
             if state in seen:
                 break
@@ -371,12 +461,19 @@ def story(path: Sequence[Step], problem: str) -> str:
     """The steps to a problem, one a line."""
     lines = []
     for kind, *rest in path:
-        words = [
-            word.process.rstrip(b".").decode() if isinstance(word, Address) else word
-            for word in rest
-        ]
-        lines.append(" ".join([kind, *(str(word) for word in words)]))
+        lines.append(" ".join([kind, *(word_for(word) for word in rest)]))
     return "\n".join([*lines, f"=> {problem}"])
+
+
+def word_for(word: Any) -> str:
+    """A part of a step, to be read."""
+    match word:
+        case Address():
+            return word.process.rstrip(b".").decode()
+        case tuple():
+            return f"losing what it sent to {', '.join(map(word_for, word))}" if word else ""
+        case _:
+            return str(word)
 
 
 # -- first states ----------------------------------------------------------------------------------

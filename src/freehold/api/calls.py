@@ -112,6 +112,9 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, not {_kind(ref)}")
+    for name, value in (("force", force), ("recursive", recursive)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {_kind(value)}")
     ref._check()
     session.connected().cancel(ref, force=force, recursive=recursive)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from freehold import resources
-from freehold.resources import Resources
+from freehold.resources import UNIT, Resources
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -34,6 +34,10 @@ class Options(msgspec.Struct, frozen=True):
         )
 
 
+#: Each return costs the owner half a kilobyte before the task has begun.
+MOST_RETURNS: Final = 1 << 24
+MOST_RETRIES: Final = 1 << 31
+
 KNOWN: Final = Options.__struct_fields__
 
 
@@ -47,30 +51,47 @@ def checked(base: Options, given: Mapping[str, Any]) -> Options:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown option {name!r}{hint} Options are: {', '.join(KNOWN)}")
     values = {name: value for name, value in given.items() if value is not None}
+    # Subclasses of int and str (IntEnum, numpy.str_) become plain: a message takes nothing else.
     if "num_returns" in values:
-        _integer("num_returns", values["num_returns"], least=0)
+        values["num_returns"] = _integer("num_returns", values["num_returns"], 0, MOST_RETURNS)
     if "max_retries" in values:
-        _integer("max_retries", values["max_retries"], least=-1)
-    if "name" in values and not isinstance(values["name"], str):
-        raise TypeError(f"name must be a string, not {values['name']!r}")
+        values["max_retries"] = _integer("max_retries", values["max_retries"], -1, MOST_RETRIES)
+    if "name" in values:
+        values["name"] = text("name", values["name"])
     if "resources" in values:
         if not isinstance(values["resources"], Mapping):
             raise TypeError(
                 f"resources must be a dict of names to amounts, not {values['resources']!r}"
             )
-        values["resources"] = dict(values["resources"])
+        values["resources"] = {
+            text("a resource name", key): amount for key, amount in values["resources"].items()
+        }
     if "retry_exceptions" in values:
         values["retry_exceptions"] = _exceptions(values["retry_exceptions"])
     options = msgspec.structs.replace(base, **values)
-    options.vector()  # raises for bad amounts
+    for name, amount in options.vector().items():  # raises for bad amounts
+        if amount >= 1 << 63:  # what a message can carry
+            raise ValueError(f"{name}={amount / UNIT:g} is more than any machine has")
     return options
 
 
-def _integer(name: str, value: object, least: int) -> None:
+def _integer(name: str, value: object, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer >= {least}, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be >= {least}, not {value}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be >= {least} and <= {most:,}, not {value}")
+    return int(value)
+
+
+def text(name: str, value: object) -> str:
+    """``value`` as a plain string that a message can carry. Raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} {value!r} is no valid Unicode: {error.reason}") from None
+    return str(value)
 
 
 def _exceptions(value: object) -> bool | tuple[type[BaseException], ...]:

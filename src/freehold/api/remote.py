@@ -237,7 +237,8 @@ class RemoteFunction(Generic[P, R]):
         self._process = process
 
     def _name(self) -> str:
-        return getattr(self._function, "__qualname__", None) or repr(self._function)
+        name = getattr(self._function, "__qualname__", None) or repr(self._function)
+        return str(name).encode(errors="backslashreplace").decode()
 
     def __getstate__(self) -> tuple[Any, ...]:
         return (self._function, self._options)

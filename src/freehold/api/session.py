@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freehold import resources as amounts
+from freehold.api.options import text
 from freehold.errors import AlreadyInitializedError, NotInitializedError
 from freehold.ids import short
 from freehold.runtime import current, machine, places
@@ -91,14 +92,17 @@ def init(
             "spill_folders": spill_folders,
             "spill_quota": spill_quota,
         }
-        address = address or os.environ.get("FREEHOLD_ADDRESS") or "local"
+        address = text("address", address or os.environ.get("FREEHOLD_ADDRESS") or "local")
+        namespace = text("namespace", namespace or "")
+        if not isinstance(log_to_driver, bool):
+            raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
         started = None
         if address == "local":
             started = _start_local(offer, infeasible_grace)
             folder, file = started.folder, started.file
         else:
             folder, file = _find(address, offer)
-        driver = Driver(folder, file, log_to_driver=log_to_driver, namespace=namespace or "")
+        driver = Driver(folder, file, log_to_driver=log_to_driver, namespace=namespace)
         driver.started = started
         try:
             driver.start()
@@ -143,10 +147,7 @@ def local_settings(
     """Settings of a first node with a head, on loopback, in a session of its own."""
     from freehold.runtime import headd, launch, noded
 
-    if isinstance(infeasible_grace, bool) or not isinstance(infeasible_grace, int | float):
-        raise TypeError(f"infeasible_grace must be seconds, not {infeasible_grace!r}")
-    if not 0 <= infeasible_grace < float("inf"):
-        raise ValueError(f"infeasible_grace must be finite seconds >= 0, not {infeasible_grace}")
+    _check_node(labels, spill_folders, spill_quota, infeasible_grace)
     offer = machine.offer(num_cpus, num_gpus, memory, resources)
     store = machine.store_bytes(object_store_memory)
     places.sweep()
@@ -164,6 +165,27 @@ def local_settings(
         infeasible_grace=infeasible_grace,
         start_head=True,
     )
+
+
+def _check_node(labels: object, folders: object, quota: object, grace: object) -> None:
+    """Raise TypeError or ValueError for settings that a new node could not read."""
+    if labels is not None:
+        if not isinstance(labels, Mapping):
+            raise TypeError(f"labels must be a dict of strings to strings, not {labels!r}")
+        for name, value in labels.items():
+            text("a label's name", name)
+            text(f"label {name!r}", value)
+    if isinstance(folders, str | bytes | os.PathLike):
+        raise TypeError(f"spill_folders must be a list of folders, not {folders!r}")
+    if quota is not None:
+        if isinstance(quota, bool) or not isinstance(quota, int):
+            raise TypeError(f"spill_quota must be bytes, not {quota!r}")
+        if quota < 0:
+            raise ValueError(f"spill_quota must be >= 0 bytes, not {quota}")
+    if isinstance(grace, bool) or not isinstance(grace, int | float):
+        raise TypeError(f"infeasible_grace must be seconds, not {grace!r}")
+    if not 0 <= grace < float("inf"):
+        raise ValueError(f"infeasible_grace must be finite seconds >= 0, not {grace}")
 
 
 def _described(process: Process) -> Session:

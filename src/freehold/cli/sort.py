@@ -104,12 +104,18 @@ def run(
     """
     if address and (nodes > 1 or store):
         raise click.UsageError("--address joins a cluster that has its nodes and memory already")
-    with _cluster(nodes, store, address), _progress() as progress:
-        from freehold.shuffle.sort import sort as sort_records
+    try:
+        with _cluster(nodes, store, address), _progress() as progress:
+            from freehold.shuffle.sort import sort as sort_records
 
-        report = sort_records(
-            source, target, partitions=partitions, overwrite=overwrite, progress=progress
-        )
+            report = sort_records(
+                source, target, partitions=partitions, overwrite=overwrite, progress=progress
+            )
+    except BaseException:
+        from freehold.shuffle.files import remove_temporaries
+
+        remove_temporaries(target)  # of a task that was submitted in the moment of a Ctrl-C
+        raise
     _print_report(report)
 
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from freehold.core.world import World
+from freehold.core.world import Timer, World
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
     FAILED,
@@ -47,7 +47,8 @@ from freehold.wire.messages import (
     Value,
 )
 
-#: Seconds after which an owner that has no stream to a dead giver says that none is to come.
+#: Seconds after which an owner that has no stream to a dead giver says that none is to come, and
+#: after which one who waits for an introduction looks whether the owner lives.
 PATIENCE: Final = 2.0
 
 
@@ -130,6 +131,7 @@ class Ownership:
         self.entries: dict[ObjectId, Entry] = {}
         self.gates: dict[tuple[ObjectId, ProcessId], list[Gate]] = {}
         self.lost: set[ProcessId] = set()  # owners that have ended: they introduce nothing any more
+        self.prober: Timer | None = None
         self.askers: dict[ProcessId, list[Address]] = {}  # who wants to know that it is gone
         self.handover_lost: Callable[[ProcessId], bytes]  # the role's: an error's shipped form
         self.on_free: Callable[[Entry], None] = lambda entry: (
@@ -249,6 +251,10 @@ class Ownership:
             if entry.holders is None:
                 entry.holders = {}
             entry.holders[to.process] = entry.holders.get(to.process, 0) + 1
+        elif ref.owner.process in self.lost:
+            # Nobody is left to count it, and the taker may be too young to have heard of the
+            # owner's death: we open its gate, and it finds out when it asks for the value.
+            self.world.send(to, Introduce(ref, me))
         else:
             self.world.send(ref.owner, Provide(ref.object, to))
 
@@ -277,6 +283,19 @@ class Ownership:
         if owed < 0:
             gate.waiting += 1
             self.gates.setdefault((ref.object, giver.process), []).append(gate)
+            if self.prober is None:
+                self.prober = self.world.call_at(self.world.now() + PATIENCE, self.probe)
+
+    def probe(self) -> None:
+        """Introductions are late: knock at the owners that owe them. We may have no stream to one
+        and be too young to have been told of its death; if it is dead, the knock fails.
+        """
+        self.prober = None
+        waiting = [self.entries[object_id].owner for object_id, _ in self.gates]
+        for owner in {owner.process: owner for owner in waiting if owner is not None}.values():
+            self.world.send(owner, AskGone(owner.process))
+        if self.gates:
+            self.prober = self.world.call_at(self.world.now() + PATIENCE, self.probe)
 
     def count_back(self, entry: Entry) -> None:
         """A reference of ours that we sent to ourselves has arrived: it is not under way now."""
@@ -304,6 +323,8 @@ class Ownership:
         this.
         """
         ref = message.ref
+        if ref.owner.process in self.lost:
+            return  # its references need no introduction
         entry = self.entries.get(ref.object)
         if entry is None:
             entry = self.entries[ref.object] = Entry(ref.object, ref.owner)
@@ -316,6 +337,9 @@ class Ownership:
             if not waiting:
                 del self.gates[key]
             gate.introduced()
+            self.collect(entry)
+        elif message.giver in self.lost and entry.owed:
+            del entry.owed[message.giver]  # the reference itself never came, and will not
             self.collect(entry)
 
     def on_provide(self, message: Provide, giver: ProcessId) -> None:
@@ -438,6 +462,8 @@ class Ownership:
     def on_ask_gone(self, message: AskGone, peer: Address) -> None:
         """A borrower asks whether we have seen the end of a giver's stream."""
         process = message.process
+        if process == self.world.address.process:
+            return  # a knock: see ``probe``
         self.askers.setdefault(process, []).append(peer)
         if process in self.lost:
             self.tell_gone(process)

@@ -259,6 +259,7 @@ class Node:
         """A process, here or elsewhere, is gone: release what it held and free what it owned, and
         tell the processes here, which may wait for it without a connection to it.
         """
+        self.processes.pop(process, None)
         for address in list(self.processes.values()):
             self.world.send(address, ProcessLost(process))
         for worker in self.scheduling.forget_owner(process):

@@ -204,7 +204,9 @@ class Watch:
             if other is owner or not other.alive:
                 continue
             held = other.role.ownership.entries.get(entry.object)
-            if held is not None and other.address.process not in owner.lost:
+            if held is None or other.address.process in owner.lost:
+                continue
+            if held.handles or not any(count < 0 for count in (held.owed or {}).values()):
                 name = self.cluster.names.get(entry.object, (0, entry.object.hex()))[1]
                 raise Violation(
                     "no premature free",

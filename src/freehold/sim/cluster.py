@@ -26,7 +26,7 @@ from freehold.sim.worker import DriverProcess, WorkerProcess
 from freehold.sim.world import MILLI, SECOND, Violation, World, nanoseconds
 from freehold.wire.messages import Message
 
-#: Virtual time after the last fault within which everything must end: long after the core's patience is over.
+#: Virtual time after the last fault within which everything must end; the core waits at most 60 s.
 HORIZON: Final = 400 * SECOND
 #: Steps after which a run is taken to go in circles.
 MOST_STEPS: Final = 150_000

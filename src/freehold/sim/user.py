@@ -418,11 +418,7 @@ class Thread:
         self.soon()
 
     def do_drop(self, handle: Handle) -> None:
-        for view in [view for view in self.views if view[0] == handle.ref.object]:
-            self.views.remove(view)
-            self.process.cluster.watch.read_again(self.process, *view)
-            self.process.released.append(view[0])
-        self.drop(handle)
+        self.drop(handle)  # (views of its value may live on)
         self.handles.remove(handle)
         self.soon()
 
