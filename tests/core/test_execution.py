@@ -17,15 +17,17 @@ from core.world import (
     stored,
     task_id,
 )
-from freehold.core.execution import Execution, Run
+from freehold.core.execution import Execution, Needs, Run
 from freehold.core.fetching import ARGUMENT, Fetching
 from freehold.core.ownership import Ownership
 from freehold.wire.messages import (
     Address,
     Argument,
+    AskGone,
     CancelTask,
     DefineFunction,
     FetchObject,
+    Gone,
     Introduce,
     ObjectReady,
     Provide,
@@ -226,3 +228,41 @@ def test_results_hand_out_their_references(bench: Bench, world: World) -> None:
         (THIRD, Release(X, 1)),
     )
     assert bench.table.entries[mine.object].holders == {BOSS.process: 1}
+
+
+def test_argument_that_was_lost_on_the_way(bench: Bench, world: World) -> None:
+    """Goal: an argument that failed between the task's submission and its push is the answer, and
+    user code never sees it; what had been asked for is let go.
+
+    Method: three arguments: one pinned here, one to be fetched, one failed; and a reference."""
+    bench.fetching.fetch(X, BOSS, stored(100, FAR), Needs(bench.execution, other_run()), ARGUMENT)
+    bench.fetching.on_ready(ObjectReady(X, 64, 100))
+    arguments = [Argument(reference(n, BOSS), stored(100, FAR)) for n in "xy"]
+    arguments.append(Argument(reference("z", BOSS), failed(b"lost")))
+    bench.push("a", deps=arguments, borrowed=[reference("r", THIRD)], returns=2)
+    world.take(FetchObject)
+    lost = TaskDone(task_id("a"), 0, [failed(b"lost")] * 2)
+    world.expect((BOSS, lost))
+    assert (bench.next(), bench.execution.runs, bench.fetching.locals[X].pins) == ("", {}, 1)
+    bench.fetching.on_ready(ObjectReady(object_id("y"), 192, 100))
+    bench.table.on_introduce(Introduce(reference("r", THIRD), BOSS.process))
+    world.expect((NODE, UnpinObject(object_id("y"))), (THIRD, Release(object_id("r"), 1)))
+    assert bench.table.entries == {}
+
+
+def other_run() -> Run:
+    return Run(PushTask(task_id("other"), 0, lease(1), function_id("f"), b""), BOSS)
+
+
+def test_submitter_dies_while_it_hands_a_task_over(bench: Bench, world: World) -> None:
+    """Goal: a task whose references nobody will introduce is dropped, and nothing is left of it.
+
+    Method: the submitter's stream ends before the owner has heard of the reference; the owner says
+    that it will not."""
+    bench.push("a", borrowed=[reference("x", THIRD)])
+    bench.table.peer_lost(BOSS.process)
+    bench.execution.peer_lost(BOSS.process)
+    world.expect((THIRD, AskGone(BOSS.process)))
+    bench.table.on_gone(Gone(BOSS.process), THIRD.process)
+    assert (bench.next(), bench.execution.runs) == ("", {})
+    assert (bench.table.entries, bench.table.gates) == ({}, {})

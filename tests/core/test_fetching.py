@@ -177,6 +177,16 @@ def test_no_room_here_is_an_error_of_its_own(bench: Bench, world: World) -> None
     assert (reader.told, bench.asked) == ([(X, failed().kind, b"full: no room")], [])
 
 
+def test_what_is_awaited_from_an_owner(bench: Bench, world: World) -> None:
+    """Goal: its objects that are on their way; not what is here already, not those of others."""
+    for name, owner in (("x", ME), ("y", ME), ("z", OTHER)):
+        bench.fetching.fetch(object_id(name), owner, stored(100, OTHER), Reader(), GET)
+    bench.fetching.on_ready(ObjectReady(Y, 64, 100))
+    world.take(FetchObject)
+    assert bench.fetching.awaited_from(ME.process) == [X]
+    assert bench.fetching.awaited_from(OTHER.process) == [Z]
+
+
 # -- Get -------------------------------------------------------------------------------------------
 
 

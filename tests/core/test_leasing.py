@@ -301,7 +301,6 @@ def test_argument_lost_at_an_idle_lease(bench: Bench, world: World) -> None:
     bench.owner.put(object_id("x"), stored(100, NEAR))
     x = Reference(object_id("x"), world.address)
     needs = bench.submit(deps=[x])
-    needs.target = None
     after = bench.submit(deps=[Reference(object_id("t2"), world.address)])
     plain = bench.submit()
     assert bench.pushed(1) == [busy.id]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.world import World, job, node, object_id, process
-from freehold.core.objects import PATIENCE, PULL_ROUNDS, SEALED, SPILLED, Objects
-from freehold.ids import NodeId, ObjectId
+from freehold.core.objects import DEAD_KEPT, PATIENCE, PULL_ROUNDS, SEALED, SPILLED, Objects
+from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import (
     Address,
@@ -494,6 +494,59 @@ def test_process_lost(store: Store, world: World) -> None:
     store.objects.pulled(Y, "")  # nobody wants it any more, but it is here: a copy to drop at need
     assert world.take(ObjectAt) == [ObjectAt(Y, ME, True)]
     assert (store.state(Y), store.objects.table[Y].pins) == (SEALED, {})
+
+
+def test_last_known_copy_is_kept(store: Store, world: World) -> None:
+    """Goal: once its owner says that it is the last, a copy is spilled and not dropped.
+
+    Method: a copy and a kept copy; then a need for the room of both. A word about an object that is
+    not here changes nothing."""
+    store.copy(X, 4)
+    store.copy(Y, 4)
+    store.objects.on_keep(X)
+    store.objects.on_keep(Z)
+    store.create(Z, 8)
+    assert world.take(ObjectAt) == [ObjectAt(Y, ME, False)]
+    store.spilled(X)
+    assert store.state(X) == SPILLED
+    world.expect((WRITER, ObjectCreated(Z, 0)))
+
+
+def test_copy_on_its_way_is_kept(store: Store, world: World) -> None:
+    """Goal: the word may come before the bytes. Method: keep while it is pulled; then fill."""
+    store.fetch(X, 4, OTHER)
+    store.objects.on_keep(X)
+    store.objects.pulled(X, "")
+    world.take(ObjectReady), world.take(ObjectAt), store.mover.claim()
+    store.objects.unpin(X, READER.process)
+    store.create(Z, 8)
+    store.spilled(X)
+    world.expect((WRITER, ObjectCreated(Z, 0)))
+
+
+def test_nothing_is_kept_for_the_dead(store: Store, world: World) -> None:
+    """Goal: what comes after its owner's end is refused, or it would stay for ever.
+
+    Method: create and fetch for a dead owner; the store remembers DEAD_KEPT of them."""
+    store.objects.process_lost(OWNER.process)
+    store.create(X, 1)
+    store.fetch(Y, 1, OTHER)
+    refused = ObjectCreated(X, -1, "the process that would own it is gone")
+    nowhere = ObjectMissing(Y, "no node is known to have it", [ME.node])
+    world.expect((WRITER, refused), (READER, nowhere))
+    assert (store.objects.table, store.mover.claim()) == ({}, [])
+    for number in range(DEAD_KEPT):
+        store.objects.process_lost(ProcessId(number.to_bytes(8, "big")))
+    assert len(store.objects.dead) == DEAD_KEPT
+    assert OWNER.process not in store.objects.dead
+
+
+def test_owners_on_a_node(store: Store, world: World) -> None:
+    """Goal: whom a node's death takes along: each once."""
+    store.sealed(X, 1)
+    store.sealed(Y, 1)
+    assert store.objects.owners_on(OTHER.node) == {OWNER.process}
+    assert store.objects.owners_on(THIRD.node) == set()
 
 
 def test_job_ended(store: Store, world: World) -> None:

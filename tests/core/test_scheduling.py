@@ -317,3 +317,15 @@ def test_unknown_job_waits_and_holds_up_nobody(bench: Bench, world: World) -> No
     bench.jobs.add(late)
     bench.scheduling.dispatch()
     assert bench.granted() == [1]
+
+
+def test_owners_on_a_node(bench: Bench) -> None:
+    """Goal: whom a node's death takes along, whether it holds a lease here or waits for one."""
+    holder, waiter = process("holder", "near"), process("waiter", "near")
+    bench.request(1, cpus(1), owner=holder)
+    bench.request(2, cpus(1), owner=OWNER)
+    bench.request(3, cpus(2), owner=waiter)
+    bench.request(4, cpus(2), owner=holder)
+    assert bench.granted() == [1, 2]
+    assert bench.scheduling.owners_on(NEAR.node) == {holder.process, waiter.process}
+    assert bench.scheduling.owners_on(FAR.node) == set()

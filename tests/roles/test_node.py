@@ -33,6 +33,7 @@ from freehold.wire.messages import (
     JobStarted,
     JoinCluster,
     Joined,
+    KeepObject,
     LeaseEnded,
     LeaseGranted,
     LeaseRefused,
@@ -171,13 +172,16 @@ def test_a_request_may_come_before_its_driver_is_announced(bench: Bench, world: 
 
 
 def test_worker_dies_with_a_lease(bench: Bench, world: World) -> None:
-    """Goal: the owner learns how; resources come back; the cluster learns that it owns no more."""
+    """Goal: the owner learns how; resources come back; the cluster and the processes here learn that
+    it owns no more.
+    """
     worker = bench.worker(1)
     bench.driver()
     bench.request(1)
     world.take(AssignJob), world.take(LeaseGranted)
     bench.lost(1)
-    world.expect((DRIVER, LeaseEnded(lease(1), death())), (HEAD, ProcessLost(worker.process)))
+    gone = ProcessLost(worker.process)
+    world.expect((DRIVER, LeaseEnded(lease(1), death())), (HEAD, gone), (DRIVER, gone))
     assert bench.node.scheduling.free == cpus(2)
 
 
@@ -196,8 +200,9 @@ def test_workers_that_cannot_start(bench: Bench, world: World) -> None:
 def test_driver_gone(bench: Bench, world: World, leaves: bool) -> None:
     """Goal: its job ends everywhere, whether it says so or dies: leases, workers, objects.
 
-    Method: one lease, one queued request, one object; then Leave and the end of its stream."""
-    bench.worker(1)
+    Method: one lease, one queued request, one object; then Leave and the end of its stream. The
+    worker here hears of it too (twice where the stream ends after Leave, which does no harm)."""
+    worker = bench.worker(1)
     bench.driver()
     for number, amount in ((1, 1), (2, 2)):
         bench.request(number, resources=cpus(amount))
@@ -208,10 +213,12 @@ def test_driver_gone(bench: Bench, world: World, leaves: bool) -> None:
     if leaves:
         bench.say(Leave(), DRIVER)
     bench.node.peer_lost(DRIVER)
-    world.expect((HEAD, JobEnded(job())), (HEAD, ProcessLost(DRIVER.process)))
+    gone = ProcessLost(DRIVER.process)
+    told = [(worker, gone)] * (2 if leaves else 1)
+    world.expect((HEAD, JobEnded(job())), (HEAD, gone), *told)
     assert set(bench.shell.killed) == {1}
     bench.lost(1)
-    world.take(ProcessLost)
+    world.expect((HEAD, ProcessLost(worker.process)))
     assert bench.counts() == {
         "objects": 0,
         "needs": 0,
@@ -226,12 +233,13 @@ def test_driver_gone(bench: Bench, world: World, leaves: bool) -> None:
 def test_driver_elsewhere_gone(bench: Bench, world: World) -> None:
     """Goal: the same by the head's word, for a driver of another node and in either order."""
     bench.say(JobStarted(job("job2"), OTHER_DRIVER, 9, [], "/", True), HEAD)
-    bench.worker(1)
+    worker = bench.worker(1)
     bench.request(1, OTHER_DRIVER, name="job2")
     bench.request(2, OTHER_DRIVER, cpus(2), name="job2")
     world.take(AssignJob), world.take(LeaseGranted)
     bench.say(JobEnded(job("job2")), HEAD)
     bench.say(ProcessLost(OTHER_DRIVER.process), HEAD)
+    world.expect((worker, ProcessLost(OTHER_DRIVER.process)))
     assert set(bench.shell.killed) == {1}
     assert bench.node.scheduling.free == cpus(2)
     assert (bench.counts()["queued"], bench.counts()["granted"]) == (0, 0)
@@ -255,13 +263,13 @@ def test_worker_that_comes_up_after_its_job_ended(bench: Bench, world: World) ->
 def test_process_gone_releases_its_leases(bench: Bench, world: World) -> None:
     """Goal: a nested owner's death ends its grants here; the worker that ran them is killed."""
     bench.driver()
-    for start in (1, 2):
-        bench.worker(start)
+    workers = [bench.worker(start) for start in (1, 2)]
     nested = process("w7", "near")
     bench.request(1, nested)
     bench.request(2)
     world.take(AssignJob), world.take(LeaseGranted)
     bench.say(ProcessLost(nested.process), HEAD)
+    world.expect(*((local, ProcessLost(nested.process)) for local in (DRIVER, *workers)))
     assert len(bench.shell.killed) == 1
     assert bench.node.scheduling.free == cpus(1)
     assert list(bench.node.scheduling.granted) == [lease(2)]
@@ -270,19 +278,27 @@ def test_process_gone_releases_its_leases(bench: Bench, world: World) -> None:
 def test_node_gone_takes_its_owners_along(bench: Bench, world: World) -> None:
     """Goal: what owners of a dead node asked for or hold here goes, though nobody names each.
 
-    Method: the head says that the node is gone; its driver held a lease, its worker waits."""
+    Method: the head says that the node is gone; its driver held a lease, one worker of it waits,
+    another owns a copy here; only that word comes, none of their streams ends. The process here
+    hears of each owner, then of the node."""
     bench.say(JobStarted(job("job2"), OTHER_DRIVER, 9, [], "/", True), HEAD)
-    bench.worker(1)
+    worker = bench.worker(1)
     bench.request(1, OTHER_DRIVER, name="job2")
-    bench.request(2, process("w7", "near"), cpus(2), name="job2")
-    world.take(AssignJob), world.take(LeaseGranted)
+    waiting, owning = process("w7", "near"), process("w8", "near")
+    bench.request(2, waiting, cpus(2), name="job2")
+    bench.say(CreateObject(object_id("x"), 100, owning, job("job2")), worker)
+    bench.say(SealObject(object_id("x")), worker)
+    for kind in (AssignJob, LeaseGranted, ObjectCreated):
+        world.one(kind)
     gone = info(NEAR, cpus(1))
     gone.alive = False
     bench.say(NodeChanged(gone), HEAD)
+    owners = {message.process for message in world.take(ProcessLost, worker)}
+    assert owners == {OTHER_DRIVER.process, waiting.process, owning.process}
+    world.expect((worker, NodeChanged(gone)))
+    assert bench.shell.killed == [1]
+    assert bench.room.used == 0
     bench.say(JobEnded(job("job2")), HEAD)
-    for address in (OTHER_DRIVER, process("w7", "near")):
-        bench.node.peer_lost(address)  # their streams end too, where they had any
-    world.take(NodeChanged)
     assert bench.node.scheduling.free == cpus(2)
     assert not bench.node.scheduling.queue
     assert not bench.node.scheduling.peers
@@ -344,5 +360,18 @@ def test_reader_of_a_dead_owners_object_is_answered(bench: Bench, world: World) 
     bench.say(FetchObject(object_id("x"), 100, owner, [NEAR]), reader)
     world.take(ObjectCreated)
     bench.say(ProcessLost(owner.process), HEAD)
-    world.expect((reader, ObjectMissing(object_id("x"), "it was freed", [ME.node])))
+    world.expect(
+        (DRIVER, ProcessLost(owner.process)),
+        (reader, ProcessLost(owner.process)),
+        (reader, ObjectMissing(object_id("x"), "it was freed", [ME.node])),
+    )
     assert world.take(ObjectReady) == []
+
+
+def test_keep_object(bench: Bench, world: World) -> None:
+    """Goal: the role passes the owner's word on: a copy here becomes the primary."""
+    reader, owner = bench.worker(1), process("w7", "near")
+    bench.say(FetchObject(object_id("x"), 100, owner, [NEAR]), reader)
+    assert not bench.node.objects.table[object_id("x")].primary
+    bench.say(KeepObject(object_id("x")), owner)
+    assert bench.node.objects.table[object_id("x")].primary

@@ -20,9 +20,14 @@ from core.world import (
 from freehold.core.ownership import Entry
 from freehold.roles.executor import Executor
 from freehold.wire.messages import (
+    Address,
     Argument,
+    AskGone,
+    CancelObject,
+    CancelTask,
     FetchObject,
     FreeObjects,
+    Gone,
     KeepObject,
     Locate,
     Located,
@@ -150,6 +155,106 @@ def test_argument_lost_while_its_task_is_queued(bench: Bench, world: World) -> N
     value = bench.value(task)
     assert value is not None
     assert value.data.startswith(b"lost: ")
+
+
+def gone(address: Address) -> NodeChanged:
+    return NodeChanged(info(address, {}, alive=False, reason="lost power"))
+
+
+def test_each_lost_copy_leaves_a_primary(bench: Bench, world: World) -> None:
+    """Goal: whoever has the last copy that we know of keeps it, however the others went.
+
+    Method: three copies; one is evicted, one is not found by a reader; the last is lost."""
+    third = node("third")
+    bench.owner.put(X, stored(100, NEAR, FAR, third))
+    bench.say(ObjectAt(X, NEAR, False), NEAR)
+    world.expect((NEAR, FreeObjects([X])), (FAR, KeepObject(X)))
+    bench.say(Locate(X, [FAR.node]), BORROWER)
+    world.expect(
+        (FAR, FreeObjects([X])),
+        (third, KeepObject(X)),
+        (BORROWER, Located(X, stored(100, third))),
+    )
+    bench.say(gone(third))
+    world.expect()
+    assert bench.owner.value(X).data.startswith(b"lost: ")
+
+
+def test_owners_die_with_their_node(bench: Bench, world: World) -> None:
+    """Goal: a get of what was owned on a dead node ends, also where no stream to the owner was.
+
+    Method: three borrowed objects: two owners there, one elsewhere."""
+    owners = {"x": process("a", "near"), "y": process("b", "near"), "z": process("c", "far")}
+    for name, owner in owners.items():
+        bench.owner.ownership.entries[object_id(name)] = Entry(object_id(name), owner)
+        bench.owner.ownership.entries[object_id(name)].handles = 1
+    gets = {name: bench.owner.get([object_id(name)], lambda: None) for name in owners}
+    assert len(world.take(Locate)) == 3
+    bench.say(gone(NEAR))
+    assert [getting.done for getting in gets.values()] == [True, True, False]
+    for name in "xy":
+        error = gets[name].failed
+        assert error is not None
+        assert error.data.startswith(b"owner_died: ")
+
+
+def test_cancel_goes_through_the_owner(bench: Bench, world: World) -> None:
+    """Goal: a borrower's cancel is the owner's, with its flags; on what is done, freed or put it
+    does nothing.
+
+    Method: as a borrower, of a third process's object; as the owner, of one pushed task, one queued
+    task, a put value and an unknown object."""
+    entry = bench.owner.ownership.entries[X] = Entry(X, OWNER)
+    entry.handles = 1
+    bench.owner.cancel(X, force=True, recursive=False)
+    world.expect((OWNER, CancelObject(X, True, False)))
+
+    (pushed,) = bench.running(1)
+    queued = bench.submit(micros=1e6, function="g")
+    bench.owner.put(object_id("p"), inline())
+    for name in ("t1", "t2", "p", "unknown"):
+        bench.say(CancelObject(object_id(name), False, True), BORROWER)
+    assert bench.asked() == 1
+    world.expect((worker(1), CancelTask(pushed.id, False, True)))
+    assert (bench.value(queued), bench.value(pushed)) == (failed(b"cancelled: t2"), None)
+    bench.done(pushed, 1)
+    bench.say(CancelObject(object_id("t1"), True, True), BORROWER)
+    assert bench.value(pushed) == inline()
+    bench.finished()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_result_whose_reference_is_lost(bench: Bench, world: World, wanted: bool) -> None:
+    """Goal: a result with a reference that its worker could not hand over fails by name, and so
+    does what depends on it; its stored bytes are freed. Nobody is left to wait.
+
+    Method: worker 1 replies with a third process's reference and dies; the owner has not heard of
+    it. The result may have been dropped before."""
+    (task,) = bench.running(1)
+    after = bench.submit("g", deps=[reference("t1", world.address)]) if wanted else None
+    if not wanted:
+        bench.drop(task)
+    result = stored(100, NODE, contains=[reference("y", OWNER)])
+    bench.done(task, 1, results=[result])
+    world.expect()
+    bench.end(1)
+    world.expect((OWNER, AskGone(worker(1).process)))
+    bench.say(Gone(worker(1).process), OWNER)
+    world.expect((NODE, FreeObjects([object_id("t1")])))
+    if after is not None:
+        assert bench.value(task) == bench.value(after)
+        assert bench.value(task) == failed(f"handover_lost: {worker(1).process!r}".encode())
+        bench.drop(task, after)
+    assert bench.owner.ownership.entries == {}
+    bench.finished()
+
+
+def test_ask_gone_is_answered(bench: Bench, world: World) -> None:
+    """Goal: the role passes the question and the answer on: it is asked, loses the peer, answers."""
+    bench.say(AskGone(OWNER.process), BORROWER)
+    world.expect()
+    bench.owner.peer_lost(OWNER)
+    world.expect((BORROWER, Gone(OWNER.process)))
 
 
 def test_borrower_dies(bench: Bench, world: World) -> None:

@@ -36,7 +36,7 @@ class Session(dict[str, Any]):
         shutdown()
 
 
-def init(
+def init(  # long: half of it is the table of its options
     address: str | None = None,
     *,
     num_cpus: float | None = None,

@@ -19,7 +19,14 @@ from freehold.sim.errors import Failure
 from freehold.sim.oracle import same_value
 from freehold.sim.programs import Call, Put, Read
 from freehold.sim.world import Violation
-from freehold.wire.messages import Address, Message, PushTask, TaskDone, TaskReturned
+from freehold.wire.messages import (
+    Address,
+    Message,
+    PushTask,
+    Reference,
+    TaskDone,
+    TaskReturned,
+)
 
 if TYPE_CHECKING:
     from freehold.sim.cluster import Cluster
@@ -175,7 +182,9 @@ class Watch:
                 if not case.tight:
                     return "the stores are large"
             case "unschedulable":
-                if not {"kill node", "fail start"} & struck:
+                # (a node that has not heard of the others within the grace refuses)
+                chance = {"kill node", "fail start", "partition", "stop node"} & struck
+                if not chance and case.feasible:
                     return "there was a node for it"
         return ""
 
@@ -185,6 +194,18 @@ class Watch:
             raise Violation("wait", f"done with {ready} of {needed}")
 
     # ------------------------------------------------------------------ references
+
+    def on_name(self, process: UserProcess, ref: Reference) -> None:
+        """Count before name: user code is given a reference that its owner has counted."""
+        owner = self.cluster.processes[ref.owner.process]
+        if owner is process or not owner.alive or process.address.process in owner.lost:
+            return
+        entry = owner.role.ownership.entries.get(ref.object)  # type: ignore[attr-defined]
+        if entry is None or not (entry.holders or {}).get(process.address.process):
+            name = self.cluster.name_object(ref.object)
+            raise Violation(
+                "count before name", f"{process.name} may name {name}, {owner.name} has not counted"
+            )
 
     def watch_frees(self, process: UserProcess) -> None:
         """Have every free of this owner looked at."""

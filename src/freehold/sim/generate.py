@@ -71,7 +71,19 @@ class Case:
     def exact(self) -> bool:
         """Whether every result can be foretold, errors included."""
         chancy = any(program.uses(kind) for program in self.programs for kind in (Exit, Cancel))
-        return not (self.faults or chancy or self.tight)
+        return self.feasible and not (self.faults or chancy or self.tight)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether some node is large enough for every call (shrinking may change that)."""
+        most = max(node.cpus for node in self.nodes)
+        return all(
+            op.cpus <= most
+            for program in self.programs
+            for body in program.functions
+            for op in body.ops
+            if isinstance(op, Call)
+        )
 
     @property
     def tight(self) -> bool:

@@ -116,6 +116,7 @@ class UserProcess(Process):
     def references(self, refs: Sequence[Reference]) -> list[Handle]:
         """Handles for references that were counted."""
         for ref in refs:
+            self.cluster.watch.on_name(self, ref)
             self.role.ownership.add_handle(ref)
         return [Handle(ref) for ref in refs]
 
