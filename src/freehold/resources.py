@@ -7,6 +7,7 @@ one CPU; floats would leave 1e-17 of a CPU behind and never grant the tenth. A v
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 
 UNIT = 10_000
@@ -22,12 +23,13 @@ def quantity(name: str, value: object) -> int:
     Raises TypeError or ValueError, naming the resource, for anything but a number >= 0 of at most
     four decimals.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
-    if not 0 <= value < float("inf"):  # (a NaN fails both comparisons)
+    amount = float(value)  # (numpy's numbers are Reals, and stay themselves in arithmetic)
+    if not 0 <= amount < float("inf"):  # (a NaN fails both comparisons)
         raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
-    fixed = round(value * UNIT)
-    if value > 0 and fixed == 0:
+    fixed = round(amount * UNIT)
+    if amount > 0 and fixed == 0:
         raise ValueError(f"{name}={value!r} is below the smallest share of a resource, {1 / UNIT}")
     if name == "num_gpus" and fixed > UNIT and fixed % UNIT:
         raise ValueError(f"{name}={value!r}: more than one GPU must be a whole number of them")

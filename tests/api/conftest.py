@@ -63,18 +63,20 @@ def tables() -> dict[str, int]:
 
 
 def returns_to(before: dict[str, int], names: str, seconds: float = PATIENCE) -> dict[str, int]:
-    """Wait until tables whose name contains one of ``names`` are as ``before``; what differs."""
+    """Wait until tables whose name contains one of ``names`` hold no more than ``before``; what
+    exceeds. (Less is no leak: what was freed late stood in ``before`` still.)
+    """
 
-    def changed() -> dict[str, int]:
+    def exceeding() -> dict[str, int]:
         now = tables()
         return {
             name: count
             for name, count in now.items()
-            if count != before.get(name, 0) and any(word in name for word in names.split())
+            if count > before.get(name, 0) and any(word in name for word in names.split())
         }
 
-    until(lambda: not changed(), seconds)
-    return changed()
+    until(lambda: not exceeding(), seconds)
+    return exceeding()
 
 
 def run_script(

@@ -307,3 +307,15 @@ def test_future() -> None:
     assert isinstance(bad.exception(30), ValueError)
     done, _ = concurrent.futures.wait([after.remote(0.1).future()], timeout=30)
     assert len(done) == 1
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_writable_arrays_are_private(size: int) -> None:
+    """Goal: ``writable=True`` gives arrays of one's own. Method: change one, inline and stored;
+    the next get sees the value as it was put."""
+    ref = fh.put(np.zeros(size))
+    mine = fh.get(ref, writable=True)
+    mine[:] = 1
+    assert mine.sum() == size
+    assert fh.get(ref).sum() == 0
+    assert not fh.get(ref).flags.writeable

@@ -22,9 +22,9 @@ connection broke) or those to none (its machine went). Then each peer is told th
 ended; what is sent to it later comes back as one more such end. Losing all that is under way to a
 peer is losing any part of it: what would have arrived may do so before the crash.
 
-The timer of ``AskGone`` is longer than any stream takes to end, so it never goes off, except where
-``hasty`` says that it may at any time: then a hand-over may be called lost in vain, and all other
-promises stand.
+The timers of ``AskGone`` and of the knock at a late owner are longer than any stream takes to end,
+so none goes off, except where ``hasty`` says that so many may, at any time: then a hand-over may be
+called lost in vain, and all other promises stand.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ class Process:
 
 @dataclass
 class Program:
-    """What is explored. ``setup`` makes the first state; ``sends`` and ``crashes`` are budgets."""
+    """What is explored. ``setup`` makes the first state; ``sends``, ``crashes`` and ``hasty``
+    (timers that go off early) are budgets.
+    """
 
     names: str
     sends: int
@@ -170,7 +172,7 @@ class Program:
     crashes: int = 0
     locates: bool = False
     loses: bool = False
-    hasty: bool = False
+    hasty: int = 0
     cap: int = 400_000
 
 
@@ -195,6 +197,7 @@ class Model:
         self.locates = program.locates
         self.loses, self.hasty = program.loses, program.hasty
         self.lost = False  # bytes were
+        self.early = False  # a timer was
         self.told: list[str] = []  # who was told that a hand-over was lost, in this path
         self.problem = ""
         program.setup(self)
@@ -211,8 +214,8 @@ class Model:
                 found += self.user_steps(name, key, entry)
             if self.crashes and name != "A":
                 found += [("crash", name, losing) for losing in self.losses(giver)]
-            if self.hasty and giver.world.alarms:
-                found.append(("hurry", name))
+            if self.hasty:
+                found += [("hurry", name, which) for which in range(len(giver.world.alarms))]
         return found
 
     def losses(self, gone: Process) -> list[tuple[Address, ...]]:
@@ -285,9 +288,11 @@ class Model:
         giver.table.hand_out(ref, taker)
         giver.world.send(taker, Carry(ref))
 
-    def hurry(self, name: str) -> None:
-        """The oldest timer of a process goes off, whatever is still on its way."""
-        self.processes[name].world.alarms.pop(0).action()
+    def hurry(self, name: str, which: int) -> None:
+        """A timer of a process goes off, whatever is still on its way."""
+        self.hasty -= 1
+        self.early = True
+        self.processes[name].world.alarms.pop(which).action()
 
     def crash(self, name: str, losing: tuple[Address, ...]) -> None:
         self.crashes -= 1
@@ -307,7 +312,7 @@ class Model:
         self.told.append(name)
         if not next(p for p in self.processes.values() if p.address.process == giver).crashed:
             self.problem = f"{name} is told that a living process died"
-        elif not self.lost and not self.hasty:
+        elif not self.lost and not self.early:
             self.problem = f"{name} is told that a hand-over was lost, and no bytes were"
 
     def broken(self) -> str:
@@ -356,6 +361,7 @@ class Model:
                 tuple(sorted(holder.table.lost)),
                 canonical_askers(holder.table.askers),
                 len(holder.world.alarms) if self.hasty else 0,
+                holder.table.prober is not None,
             )
             for holder in self.processes.values()
         )
@@ -366,7 +372,7 @@ class Model:
                 if queue
             )
         )
-        return tables, links, self.sends, self.crashes, self.lost
+        return tables, links, self.sends, self.crashes, self.hasty, self.lost
 
 
 def canonical_askers(askers: dict[ProcessId, list[Address]]) -> tuple[Any, ...]:

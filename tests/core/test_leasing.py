@@ -52,7 +52,6 @@ from freehold.wire.messages import (
     TaskReturned,
 )
 
-
 X_SHORT = short(object_id("x")).encode()
 
 
@@ -450,7 +449,10 @@ def test_every_cancelled_task_of_a_dying_worker_is_abandoned(bench: Bench, world
     cancel(bench, one), cancel(bench, two)
     world.take(CancelTask)
     bench.end(1)
-    assert [bench.value(t) for t in (one, two)] == [failed(b"cancelled: t1"), failed(b"cancelled: t2")]
+    assert [bench.value(t) for t in (one, two)] == [
+        failed(b"cancelled: t1"),
+        failed(b"cancelled: t2"),
+    ]
     assert (bench.asked(), one.used_retries, two.used_retries) == (0, 0, 0)
     bench.finished()
 

@@ -169,7 +169,9 @@ def test_value_whose_reference_is_lost_fails_by_name(table: Ownership, world: Wo
     table.on_introduce(Introduce(inner[2], GIVER.process))
     assert taker.told == ["lost by giver"]
     table.drop_handle(P)
-    world.expect((GIVER, Release(X, 1)), (OTHER, Release(inner[2].object, 1)), (GIVER, Release(P, 1)))
+    world.expect(
+        (GIVER, Release(X, 1)), (OTHER, Release(inner[2].object, 1)), (GIVER, Release(P, 1))
+    )
     assert table.entries == {}
 
 
@@ -185,6 +187,46 @@ def test_known_value_outlives_a_lost_update(table: Ownership, world: World) -> N
     table.drop_handle(P)
     world.expect((OTHER, Release(P, 1)))
     assert table.entries == {}
+
+
+def test_late_owner_is_knocked_at(table: Ownership, world: World) -> None:
+    """Goal: a taker that has no stream to a dead owner, and came too late to be told, finds out.
+
+    Method: two objects of one owner wait, one of another; a knock at each every PATIENCE, until the
+    introductions are in or the knock fails. The owner does not answer a knock."""
+    late, never = take(table, "x", OWNER), take(table, "y", OTHER)
+    take(table, "p", OWNER)
+    world.advance(PATIENCE)
+    world.expect((OWNER, AskGone(OWNER.process)), (OTHER, AskGone(OTHER.process)))
+    for name in "xp":
+        table.on_introduce(Introduce(reference(name, OWNER), GIVER.process))
+    world.advance(PATIENCE)
+    world.expect((OTHER, AskGone(OTHER.process)))
+    table.peer_lost(OTHER.process)
+    world.advance(3 * PATIENCE)
+    assert (late.told, never.told, table.prober) == (["open"], ["open"], None)
+    table.on_ask_gone(AskGone(world.address.process), THIRD)
+    world.advance(PATIENCE)
+    world.expect()
+
+
+def test_orphan_is_introduced_by_its_giver(table: Ownership, world: World) -> None:
+    """Goal: a reference whose owner is dead can still be handed on: its taker need not have heard.
+
+    Method: we know of the death, the taker does not; then the taker's side, both ways round."""
+    orphan = reference("x", OWNER)
+    table.peer_lost(OWNER.process)
+    table.hand_out(orphan, THIRD)
+    word = Introduce(orphan, world.address.process)
+    world.expect((THIRD, word))
+    assert take(table, "x", OWNER).gate.waiting == 0  # here it is known
+    table.on_introduce(Introduce(orphan, GIVER.process))
+    table.unpin(X)
+    assert table.entries == {}
+
+    taker = Ownership(World(THIRD))
+    taker.on_introduce(word)
+    assert take(taker, "x", OWNER, giver=world.address).gate.waiting == 0
 
 
 # -- the owner: answers ----------------------------------------------------------------------------
@@ -216,7 +258,9 @@ def test_owner_answers_when_it_has_heard_the_giver_out(owning: Ownership, world:
     assert (owning.askers, owning.entries[X].holders) == ({}, {OTHER.process: 1})
 
 
-def test_owner_without_a_stream_to_the_giver_answers_in_time(table: Ownership, world: World) -> None:
+def test_owner_without_a_stream_to_the_giver_answers_in_time(
+    table: Ownership, world: World
+) -> None:
     """Goal: a taker does not wait for an end that never comes. Method: PATIENCE, and not less."""
     table.on_ask_gone(AskGone(GIVER.process), OTHER)
     world.advance(PATIENCE - 0.1)

@@ -1,4 +1,4 @@
-"""The simulator itself: the same seed is the same run, a failure shrinks, planted bugs are found."""
+"""The simulator itself: a seed is one run, a failure shrinks, planted bugs are found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from freehold.sim.world import World
 
 pytestmark = pytest.mark.sim
 
-SEEDS = range(0, 24)
+SEEDS = range(24)
 DIGESTS = """
 from freehold.sim.cluster import run_case
 from freehold.sim.generate import make_case

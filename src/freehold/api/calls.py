@@ -13,10 +13,12 @@ T = TypeVar("T")
 
 
 @overload
-def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+def get(refs: ObjectRef[T], *, timeout: float | None = None, writable: bool = False) -> T: ...
 @overload
-def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
-def get(refs: Any, *, timeout: float | None = None) -> Any:
+def get(
+    refs: Sequence[ObjectRef[T]], *, timeout: float | None = None, writable: bool = False
+) -> list[T]: ...
+def get(refs: Any, *, timeout: float | None = None, writable: bool = False) -> Any:
     """The value of a reference, or the values of a list of them, in order.
 
     Waits until they are there. Large arrays are views of shared memory: read-only, and no copy. A
@@ -25,6 +27,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     Args:
         timeout: seconds to wait at most; 0 only looks. Inside a task, the task's CPU is lent out
             meanwhile.
+        writable: give arrays that may be changed. They are private copies, made page by page
+            as they are written; the stored value stays as it is.
 
     Raises:
         The task's own exception (which is also a TaskError), or a system error from
@@ -34,7 +38,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         refs._check()
-        return session.connected().get([refs], timeout)[0]
+        return session.connected().get([refs], timeout, writable=writable)[0]
     if not isinstance(refs, list):
         raise TypeError(f"get() takes an ObjectRef or a list of them, not {_kind(refs)}")
     for index, ref in enumerate(refs):
@@ -44,7 +48,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
             ref._check()
     if not refs:
         return []
-    return session.connected().get(refs, timeout)
+    return session.connected().get(refs, timeout, writable=writable)
 
 
 def put(value: T) -> ObjectRef[T]:

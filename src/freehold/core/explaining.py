@@ -61,5 +61,5 @@ def describe(task: Task, leasing: Leasing) -> str:
         behind = len(lease.tasks)
         others = f", among {behind} tasks there" if behind > 1 else ""
         where = f"worker {lease.pid} on node {short(lease.node.node)}"
-        return f"{name} was sent to {where}{others}{attempt}"
+        return f"{name} was sent to {where}{others}{attempt}{task.note}"
     return f"{name} waits for {task.unready} of its arguments"

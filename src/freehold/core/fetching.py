@@ -277,6 +277,8 @@ class Wait:
         self.pending: dict[ObjectId, None] = {}
         self.done = False
         for object_id in objects:
+            if len(self.ready) >= needed:  # (a loop of waits on n references would take n * n)
+                break
             entry = ownership.entries[object_id]
             if entry.value is None:
                 self.pending[object_id] = None

@@ -449,6 +449,7 @@ class Leasing(Placing):
         if lease.id in self.leases:
             if lease.death is None:
                 lease.death = Death(lease.pid, lease.node.node, detail="its node did not say how")
+                self.world.send(lease.node, ReturnLease(lease.id))  # it may think that we have it
             self.bury(lease)
 
     def node_lost(self, node: NodeId, detail: str) -> None:

@@ -86,6 +86,7 @@ class Task:
         "lease",
         "max_retries",
         "name",
+        "note",
         "num_returns",
         "parent",
         "resources",
@@ -131,6 +132,7 @@ class Task:
         self.unready = 0
         self.estimate = 0.0
         self.state = WAITING
+        self.note = ""  # what its worker said it waits for
         self.since = 0.0
         self.suspect = (
             max_retries == 0
@@ -238,6 +240,7 @@ class Submission:
                 ),
             )
         task.state = PUSHED
+        task.note = ""
         message = PushTask(
             task.id,
             task.attempt,

@@ -51,6 +51,7 @@ from freehold.wire.messages import (
     StillQueued,
     TaskDone,
     TaskReturned,
+    TaskWaits,
     Value,
 )
 
@@ -103,6 +104,7 @@ class Owner:
         self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
             TaskDone: self.on_task_done,
             TaskReturned: self.on_task_returned,
+            TaskWaits: self.on_task_waits,
             LeaseGranted: self.leasing.on_granted,
             LeaseRedirected: lambda message, peer: self.leasing.on_redirected(message),
             LeaseRefused: lambda message, peer: self.leasing.on_refused(message),
@@ -223,6 +225,11 @@ class Owner:
 
     def on_task_returned(self, message: TaskReturned, peer: Address) -> None:
         self.leasing.on_returned(message, self.submission.tasks.get(message.task))
+
+    def on_task_waits(self, message: TaskWaits, peer: Address) -> None:
+        task = self.submission.tasks.get(message.task)
+        if task is not None and task.attempt == message.attempt:
+            task.note = f", and waits for {message.reason}"
 
     def on_cancel_object(self, message: CancelObject, peer: Address) -> None:
         if message.object in self.ownership.entries:

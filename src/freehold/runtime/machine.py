@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from operator import index
 from pathlib import Path
-from typing import Final
+from typing import Final, SupportsIndex
 
 from freehold import resources
 from freehold.resources import Resources
@@ -53,17 +54,16 @@ def _gpus() -> int:
         return 0
 
 
-def store_bytes(asked: int | None) -> int:
+def store_bytes(asked: object) -> int:
     """The size of the object store. Raises ValueError for less than 1 MiB or more than the
     machine's memory.
     """
     total = memory_bytes()
     if asked is None:
         return int(total * STORE_SHARE)
-    if isinstance(asked, bool) or not isinstance(asked, int):
+    if isinstance(asked, bool) or not isinstance(asked, SupportsIndex):
         raise TypeError(f"object_store_memory must be bytes, not {asked!r}")
-    if not LEAST_STORE <= asked <= total:
-        raise ValueError(
-            f"object_store_memory={asked:,}: must be between 1 MiB and {total:,} bytes"
-        )
-    return asked
+    size = index(asked)  # (numpy's integers too)
+    if not LEAST_STORE <= size <= total:
+        raise ValueError(f"object_store_memory={size:,}: must be between 1 MiB and {total:,} bytes")
+    return size

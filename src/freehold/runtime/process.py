@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from freehold import errors
+from freehold.core.fetching import Creation
 from freehold.ids import (
     FunctionId,
     JobId,
@@ -86,7 +87,7 @@ class Context:
     def next_task(self, function: FunctionId, args: bytes) -> TaskId:
         """The id of the next task that this one submits."""
         if not self.depth:  # a driver is nobody's child: nothing will ever re-run it
-            return TaskId(self.task[:8] + next(self.submitted).to_bytes(8, "big"))
+            return TaskId(next(self.submitted).to_bytes(8, "little") + self.task[:8])
         first = child_task_id(self.task, function, args, 0)
         before = next(self.calls.get(first) or self.calls.setdefault(first, count()))
         return child_task_id(self.task, function, args, before) if before else first
@@ -283,7 +284,7 @@ class Process:
         with self.lock:
             creation = self.role.create(object_id, packed.size, owner, signal.release)
             self.transport.flush()
-        self.pump.wait(creation, signal, None)
+        self.await_room(creation, signal, packed.size)
         if creation.offset >= 0:
             if packed.size >= HUGE_PAGE:
                 self.arena.warm(creation.offset, creation.offset + packed.size)
@@ -295,9 +296,15 @@ class Process:
             return Value(FAILED, SystemErrors().store_full(creation.reason))
         return Value(STORED, b"", packed.size, [self.node], contains)
 
+    def await_room(self, creation: Creation, signal: threading.Semaphore, size: int) -> None:
+        """Wait for room in the store."""
+        self.pump.wait(creation, signal, None)
+
     # ------------------------------------------------------------------ get and wait
 
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+    def get(
+        self, refs: Sequence[ObjectRef], timeout: float | None, *, writable: bool = False
+    ) -> list[Any]:
         """The values, in order. Raises the first error among them, or GetTimeoutError."""
         objects = [ref._ref.object for ref in refs]
         signal = threading.Semaphore(0)
@@ -323,10 +330,13 @@ class Process:
                 ]
             views: dict[ObjectId, memoryview] = {}
             for object_id, place in found.items():
-                views[object_id] = self.view(object_id, *place)
+                views[object_id] = self.view(object_id, *place, writable=writable)
+            inline = bytearray if writable else bytes
             return [
                 serial.deserialize(
-                    views[object_id] if value.kind == STORED else value.data, inner[index]
+                    views[object_id] if value.kind == STORED else memoryview(inline(value.data)),
+                    inner[index],
+                    writable=writable,
                 )
                 for index, (object_id, value) in enumerate(zip(objects, values))
             ]
@@ -338,9 +348,14 @@ class Process:
                     self.settle()
                     self.transport.flush()
 
-    def view(self, object_id: ObjectId, offset: int, size: int) -> memoryview:
-        """A read-only view of a pinned object; the pin goes when the last view of it does."""
-        return self.arena.read_view(offset, size, lambda: self.view_gone(object_id))
+    def view(
+        self, object_id: ObjectId, offset: int, size: int, *, writable: bool = False
+    ) -> memoryview:
+        """A view of a pinned object; the pin goes when the last view of it does. A writable one
+        is private: its pages are copied as they are written.
+        """
+        make = self.arena.private_view if writable else self.arena.read_view
+        return make(offset, size, lambda: self.view_gone(object_id))
 
     def view_gone(self, object_id: ObjectId) -> None:
         """A finalizer's note."""

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from freehold import errors
 from freehold.core.execution import Run
+from freehold.core.fetching import Creation
 from freehold.ids import FunctionId, ObjectId, TaskId, return_id, short
 from freehold.roles.executor import Executor
 from freehold.runtime import current, places
@@ -51,6 +52,7 @@ from freehold.wire.messages import (
     Message,
     Register,
     Stop,
+    TaskWaits,
     Value,
 )
 
@@ -58,6 +60,8 @@ CANCEL: Final = signal.SIGUSR1
 #: Replies wait for each other this long (seconds) while more tasks are ready: one system call for
 #: many.
 REPLY_EVERY: Final = 0.001
+#: How long a task waits for room in the store until its owner is told (seconds).
+TELL_AFTER: Final = 1.0
 
 
 class Slot:
@@ -265,6 +269,17 @@ class Worker(Process):
         return dump_error(error, function_name=name, pid=os.getpid(), node_id=short(self.node.node))
 
     # ------------------------------------------------------------------ waiting inside a task
+
+    def await_room(self, creation: Creation, signal_: threading.Semaphore, size: int) -> None:
+        """Wait for room in the store; tell the task's owner if that takes long."""
+        run = self.running
+        if not self.pump.wait(creation, signal_, time.monotonic() + TELL_AFTER) and run is not None:
+            reason = f"room for {size:,} bytes in the store of node {short(self.node.node)}"
+            with self.lock:
+                message = run.message
+                self.transport.send(run.submitter, TaskWaits(message.task, message.attempt, reason))
+                self.transport.flush()
+        self.pump.wait(creation, signal_, None)
 
     def await_it(self, awaited: Any, signal_: threading.Semaphore, timeout: float | None) -> None:
         """Wait; after a moment lend the task's CPU out and give back what lies behind it."""

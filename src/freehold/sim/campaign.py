@@ -43,9 +43,10 @@ class Tally:
     def lines(self) -> list[str]:
         """For people. Virtual time alone is easily had (idle time is free): hence all of it."""
         rate = self.seeds / self.wall_seconds * 60 if self.wall_seconds else 0.0
+        hours = self.virtual_seconds / 3600
         return [
-            f"{self.seeds} seeds, {self.steps:,} steps, {self.virtual_seconds / 3600:.2f} virtual "
-            f"hours in {self.wall_seconds:.1f} s ({rate:,.0f} seeds a minute)",
+            f"{self.seeds} seeds in {self.wall_seconds:.1f} s ({rate:,.0f} a minute)",
+            f"{self.steps:,} steps, {hours:.2f} virtual hours",
             "happened: " + table(self.marks),
             "gets ended with: " + table(self.outcomes),
             "known limits met: " + (table(self.known) or "none"),
@@ -61,7 +62,7 @@ def table(counts: Counter[str]) -> str:
 def campaign(
     seeds: Iterable[int], profile: str, jobs: int, tell: Callable[[Outcome], None]
 ) -> Tally:
-    """Run seeds, in several processes if asked; ``tell`` hears of each run in the order of seeds."""
+    """Run seeds, in several processes if asked; ``tell`` hears of each run, in order."""
     tally = Tally()
     began = perf_counter()
     work = [(seed, profile) for seed in seeds]
@@ -86,9 +87,12 @@ def one(work: tuple[int, str]) -> Outcome:
 
 
 def report(outcome: Outcome, steps: int = 30) -> str:
-    """A failing seed as its finder wants to see it: broken promise, smallest program, last steps."""
+    """A failing seed for its finder: the broken promise, the smallest program, the last steps."""
     small = shrink(outcome.case, outcome.promise)
     again = run_case(small)
+    command = (
+        f"python -m freehold.sim --seed {outcome.case.seed} --profile {outcome.case.profile}"
+    )
     lines = [
         f"seed {outcome.case.seed}, profile {outcome.case.profile}: {again.promise} is broken",
         again.detail,
@@ -104,7 +108,6 @@ def report(outcome: Outcome, steps: int = 30) -> str:
         "last steps (seconds, process, event):",
         *again.story[-steps:],
         "",
-        f"replay: python -m freehold.sim --seed {outcome.case.seed} "
-        f"--profile {outcome.case.profile} --trace",
+        f"replay: {command} --trace",
     ]
     return "\n".join(lines)

@@ -47,6 +47,7 @@ class Watch:
         self.pushed: dict[tuple[ProcessId, TaskId, int], ProcessId] = {}
         self.outcomes: Counter[str] = Counter()
         self.deaths: list[str] = []
+        self.stale: list[tuple[Process, Task]] = []
         self.makers: dict[str, list[WorkerProcess]] = {}
 
     # ------------------------------------------------------------------ messages
@@ -79,7 +80,12 @@ class Watch:
             )
 
     def on_receive(self, process: Process, peer: Address, message: Message) -> None:
-        """A message is about to be handled."""
+        """A message is about to be handled. Note answers of attempts that are over."""
+        if type(message) is TaskDone:
+            task = process.role.submission.tasks.get(message.task)  # type: ignore[attr-defined]
+            if task is not None and task.attempt != message.attempt:
+                self.world.mark("stale answer")
+                self.stale.append((process, task))
 
     # ------------------------------------------------------------------ tasks
 
@@ -239,6 +245,10 @@ class Watch:
 
     def after(self, process: Process) -> None:
         """A turn has ended: look at the tables it may have changed."""
+        while self.stale:
+            owner, task = self.stale.pop()
+            if owner.alive and task.id not in owner.role.submission.tasks:  # type: ignore[attr-defined]
+                raise Violation("one attempt", f"{owner.name} took a stale answer for {task.name}")
         if process.kind == "node" and process.alive:
             self.check_node(process)  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from freehold.core.submission import Function
@@ -82,9 +83,9 @@ class Cluster:
         for number, home in enumerate(case.homes[: len(programs)]):
             delay = int(MILLI + 30 * MILLI * ids.random())  # (its node is up before it)
             node = hosts[home % len(hosts)]
-            self.world.after(delay, lambda number=number, node=node: self.add_driver(number, node))
+            self.world.after(delay, partial(self.add_driver, number, node))
         self.faults = [
-            self.world.at(nanoseconds(fault.at), lambda fault=fault: self.strike(fault))
+            self.world.at(nanoseconds(fault.at), partial(self.strike, fault))
             for fault in case.faults
         ]
 

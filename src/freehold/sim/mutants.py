@@ -146,14 +146,14 @@ def any_attempt(true: Method) -> Method:
 def endless_retries(true: Method) -> Method:
     def may_retry(self: Submission, task: Any) -> bool:
         true(self, task)
-        return task.used_retries < 20
+        return bool(task.used_retries < 20)
 
     return may_retry
 
 
 def cancel_leaves_queued(true: Method) -> Method:
     def withdraw(self: Leasing, task: Any) -> bool:
-        return task.state is DONE
+        return bool(task.state is DONE)
 
     return withdraw
 
@@ -265,7 +265,7 @@ MUTANTS: Final = (
     Mutant("release of one of many", Ownership, "collect", OWNERS, release_of_one),
     Mutant("borrowers are not told", Ownership, "resolve", OWNERS, forgets_watchers),
     Mutant("arguments stay pinned", Submission, "finish", OWNERS, keeps_arguments),
-    Mutant("any attempt's answer", Owner, "on_task_done", ("crash", "cancel"), any_attempt),
+    Mutant("any attempt's answer", Owner, "on_task_done", ("nodes", "storm"), any_attempt),
     Mutant("endless retries", Submission, "may_retry", ("crash",), endless_retries),
     Mutant("cancel leaves it queued", Leasing, "withdraw", ("cancel",), cancel_leaves_queued),
     Mutant("tasks given back silently", Execution, "give_back", OWNERS, silent_give_back),

@@ -104,7 +104,7 @@ class Direction:
         if until > world.now_ns:
             world.at(until, self.arrive)
             return
-        _, frame, messages = self.waiting.popleft()
+        _, frame, _ = self.waiting.popleft()
         if self.waiting:
             world.at(max(world.now_ns, self.waiting[0][0]), self.arrive)
         if not target.closed and target.process.alive:
@@ -175,7 +175,7 @@ class Network:
 
     def in_flight(self) -> list[tuple[Address, Address, Message]]:
         """(from, to, message) of everything sent and not yet arrived, for checkers."""
-        found = []
+        found: list[tuple[Address, Address, Message]] = []
         for direction in self.directions:
             if direction.target is not None and not direction.target.closed:
                 to = direction.target.process.address

@@ -8,6 +8,7 @@ was asked."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from freehold.ids import NodeId, ObjectId, ProcessId
@@ -123,9 +124,8 @@ class NodeProcess(Process):
         """The daemon is gone; the zygote kills the workers a little later."""
         super().die(how)
         for child in self.children.values():
-            self.world.after(
-                int(self.chance.random() * 10 * MILLI), lambda child=child: child.die("no node")
-            )
+            delay = int(self.chance.random() * 10 * MILLI)
+            self.world.after(delay, partial(child.die, "no node"))
         self.children.clear()
 
     # ------------------------------------------------------------------ core.objects.Mover

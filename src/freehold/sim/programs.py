@@ -128,7 +128,7 @@ class Program:
 
     functions: tuple[Function, ...]
 
-    def uses(self, kind: type[Op]) -> bool:  # type: ignore[valid-type]  # a union member
+    def uses(self, kind: type[Op]) -> bool:
         """Whether any body has such an operation."""
         return any(isinstance(op, kind) for body in self.functions for op in body.ops)
 
@@ -208,7 +208,7 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
                 reads = yield ("get", here, [env[name] for name in names], op.timeout, op.hold)
             except Failure as failure:
                 if failure.kind == "interrupted" or (op.timeout is None and not main):
-                    raise  # (a get with a timeout is asked "if it is there": errors are passed over)
+                    raise  # (a get with a timeout passes errors over: chance decides if it is late)
                 if op.timeout is None:
                     lost.names += [f"{name}." for name in names]
                 continue

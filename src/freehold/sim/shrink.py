@@ -24,6 +24,8 @@ def shrink(case: Case, promise: str, run: Run = run_case, most: int = 600) -> Ca
     def fails(candidate: Case) -> bool:
         nonlocal left
         left -= 1
+        if left < 0:
+            return False
         outcome = run(candidate)
         return outcome.promise == promise and not outcome.known
 
@@ -31,28 +33,21 @@ def shrink(case: Case, promise: str, run: Run = run_case, most: int = 600) -> Ca
     while shrunk and left > 0:
         shrunk = False
         for step in (without_drivers, without_faults, without_ops, lighter, simpler):
-            for candidate in repeatedly(step, lambda: case):
-                if left <= 0:
-                    return case
-                if size(candidate) < size(case) and fails(candidate):
-                    case = candidate
-                    shrunk = True
+            better = first_smaller(case, step, fails)
+            while better is not None and left > 0:
+                case, shrunk = better, True
+                better = first_smaller(case, step, fails)
     return case
 
 
-def repeatedly(
-    step: Callable[[Case], Iterator[Case]], current: Callable[[], Case]
-) -> Iterator[Case]:
-    """The candidates of a step; after one was accepted, those of the new case."""
-    start = current()
-    while True:
-        for candidate in step(start):
-            yield candidate
-            if current() is not start:
-                break
-        if current() is start:
-            return
-        start = current()
+def first_smaller(
+    case: Case, step: Callable[[Case], Iterator[Case]], fails: Callable[[Case], bool]
+) -> Case | None:
+    """The first of a step's candidates that is smaller and still fails."""
+    for candidate in step(case):
+        if size(candidate) < size(case) and fails(candidate):
+            return candidate
+    return None
 
 
 def size(case: Case) -> tuple[int, int, int, int, int]:

@@ -138,13 +138,12 @@ class TaskReturned(Record, tag=4):
     attempt: int
 
 
-class TaskStarted(Record, tag=5):
-    """Worker to owner: this task has been running for a while (see execution); for explanations
-    and pipelining.
-    """
+class TaskWaits(Record, tag=5):
+    """Worker to owner: the task runs and has been waiting for a while; for explanations."""
 
     task: TaskId
     attempt: int
+    reason: str
 
 
 class CancelTask(Record, tag=6):
@@ -556,7 +555,7 @@ Message: TypeAlias = (
     | PushTask
     | TaskDone
     | TaskReturned
-    | TaskStarted
+    | TaskWaits
     | CancelTask
     | Locate
     | Located
