@@ -360,8 +360,7 @@ class Model:
                 holder.carrying,
                 tuple(sorted(holder.table.lost)),
                 canonical_askers(holder.table.askers),
-                len(holder.world.alarms) if self.hasty else 0,
-                holder.table.prober is not None,
+                (len(holder.world.alarms), holder.table.prober is not None) if self.hasty else (),
             )
             for holder in self.processes.values()
         )

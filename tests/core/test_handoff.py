@@ -138,7 +138,7 @@ def test_a_crash_loses_bytes(program: Program, at_least: int, is_told: bool) -> 
     leaks nothing, frees nothing early and leaves nobody waiting: the taker is told, by name.
 
     Method: the programs above; a crash loses what was under way to one peer, to all or to none.
-    ``is_told``: whether the program has a hand-over between two borrowers that this can cut in half."""
+    ``is_told``: whether the program has a hand-over between borrowers that this can cut in half."""
     found = check("losing", program, at_least)
     assert bool(found.blamed) == is_told
 

@@ -172,9 +172,8 @@ def test_a_request_may_come_before_its_driver_is_announced(bench: Bench, world: 
 
 
 def test_worker_dies_with_a_lease(bench: Bench, world: World) -> None:
-    """Goal: the owner learns how; resources come back; the cluster and the processes here learn that
-    it owns no more.
-    """
+    """Goal: the owner learns how; resources come back; the cluster and who is here learn that it
+    owns no more."""
     worker = bench.worker(1)
     bench.driver()
     bench.request(1)

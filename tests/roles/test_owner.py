@@ -17,7 +17,9 @@ from core.world import (
     reference,
     stored,
 )
+from freehold.core.leasing import PIPELINE_MICROS
 from freehold.core.ownership import Entry
+from freehold.ids import short
 from freehold.roles.executor import Executor
 from freehold.wire.messages import (
     Address,
@@ -29,6 +31,7 @@ from freehold.wire.messages import (
     FreeObjects,
     Gone,
     KeepObject,
+    LeaseGranted,
     Locate,
     Located,
     NodeChanged,
@@ -37,12 +40,14 @@ from freehold.wire.messages import (
     PushTask,
     Reference,
     RequestLease,
+    ReturnLease,
     TaskDone,
 )
 
 NODE, NEAR, FAR = node(), node("near"), node("far")
 BORROWER, OWNER = process("borrower"), process("owner")
 X = object_id("x")
+X_SHORT = short(X).encode()
 
 
 @pytest.fixture
@@ -58,8 +63,8 @@ def test_unknown_message_is_not_ours(bench: Bench) -> None:
 def test_copies_come_and_go(bench: Bench, world: World) -> None:
     """Goal: the owner's value names every node that has it; with the last it is lost.
 
-    Method: put on NEAR, copied to FAR; NEAR dies, so FAR is to keep the last copy; a reader does not
-    find it on FAR."""
+    Method: put on NEAR, copied to FAR; NEAR dies, so FAR is to keep the last copy; a reader does
+    not find it there."""
     bench.owner.put(X, stored(100, NEAR))
     bench.say(ObjectAt(X, FAR, True), FAR)
     bench.say(ObjectAt(X, FAR, True), FAR)
@@ -157,6 +162,53 @@ def test_argument_lost_while_its_task_is_queued(bench: Bench, world: World) -> N
     assert value.data.startswith(b"lost: ")
 
 
+def lose(bench: Bench, name: str) -> None:
+    """The only copy of a stored value goes with its node."""
+    bench.owner.copy_gone(object_id(name), NEAR.node, "lost power", alive=False)
+
+
+def test_argument_lost_at_an_idle_lease(bench: Bench, world: World) -> None:
+    """Goal: a task whose argument goes while it is queued fails where it would be pushed, and takes
+    its dependants along; those behind it and the lease are not held up.
+
+    Method: one worker is busy; queued: one that needs x, one that needs that one, a plain one."""
+    busy = bench.submit(micros=PIPELINE_MICROS)
+    bench.grant(1)
+    bench.owner.put(object_id("x"), stored(100, NEAR))
+    x = reference("x", world.address)
+    needs = bench.submit(deps=[x])
+    after = bench.submit(deps=[reference("t2", world.address)])
+    plain = bench.submit()
+    assert bench.pushed(1) == [busy.id]
+    requests = world.take(RequestLease)
+    assert len(requests) == 3
+    lose(bench, "x")
+    at_near = [lease_id for lease_id, shape in bench.owner.leasing.asked.items() if shape.target]
+    bench.say(LeaseGranted(at_near[0], worker(2), 1), NEAR)  # where x was
+    assert bench.value(needs) == bench.value(after) == failed(b"lost: " + X_SHORT)
+    assert bench.pushed(2) == []
+    bench.done(busy, 1)
+    assert bench.pushed(1) == [plain.id]
+    bench.done(plain, 1)
+    assert bench.owner.ownership.entries[object_id("x")].pins == 0
+    bench.finished()
+
+
+def test_retry_whose_argument_is_lost_is_not_pushed(bench: Bench, world: World) -> None:
+    """Goal: a second attempt is not sent without its argument, also to a worker that is idle.
+
+    Method: a task with x runs and is to be retried for its exception; x is lost meanwhile."""
+    bench.owner.put(object_id("x"), stored(100, NEAR))
+    task = bench.submit(deps=[reference("x", world.address)], retry_exceptions=b"*")
+    bench.say(LeaseGranted(lease(1), worker(1), 1), NEAR)
+    assert bench.pushed(1) == [task.id]
+    lose(bench, "x")
+    bench.done(task, 1, results=[failed(b"boom")], retry=True)
+    assert bench.value(task) == failed(b"lost: " + X_SHORT)
+    assert (bench.pushed(1), bench.asked()) == ([], 1)
+    bench.finished()
+
+
 def gone(address: Address) -> NodeChanged:
     return NodeChanged(info(address, {}, alive=False, reason="lost power"))
 
@@ -250,7 +302,7 @@ def test_result_whose_reference_is_lost(bench: Bench, world: World, wanted: bool
 
 
 def test_ask_gone_is_answered(bench: Bench, world: World) -> None:
-    """Goal: the role passes the question and the answer on: it is asked, loses the peer, answers."""
+    """Goal: the role passes the question on. Method: it is asked, loses the peer, answers."""
     bench.say(AskGone(OWNER.process), BORROWER)
     world.expect()
     bench.owner.peer_lost(OWNER)
@@ -274,10 +326,12 @@ def test_borrower_dies(bench: Bench, world: World) -> None:
 
 
 def test_grant_of_a_worker_that_cannot_be_reached(bench: Bench, world: World) -> None:
-    """Goal: the task is retried elsewhere. Method: the push fails, so the peer is lost at once."""
+    """Goal: the task is retried elsewhere. Method: the push fails, so the peer is lost at once; its
+    node, which says nothing, gets the lease back."""
     task = bench.submit(max_retries=1)
     bench.grant(1)
     bench.owner.peer_lost(worker(1))
     world.advance(10)
     assert task.attempt == 1
+    assert world.take(ReturnLease, NODE) == [ReturnLease(lease(1))]
     bench.pushed(1), bench.asked()

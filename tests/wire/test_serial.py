@@ -196,7 +196,7 @@ def test_arrays_come_back_equal(array: Any) -> None:
         memoryview(np.asfortranarray(np.arange(6, dtype="i4").reshape(2, 3))),
         memoryview(b"abcdef")[::2],
     ],
-    ids=["bytes", "empty", "doubles", "rows", "columns", "strided"],  # (a view's repr has its address)
+    ids=["bytes", "empty", "doubles", "rows", "columns", "strided"],
 )
 def test_memoryviews_stay_memoryviews(view: memoryview) -> None:
     """Goal: format, shape and contents survive, alone and nested; the memory is not copied."""

@@ -296,7 +296,7 @@ class Node:
             self.scheduling.dispatch()
             return
         self.scheduling.peers.pop(node, None)
-        for owner in self.scheduling.owners_on(node) | self.objects.owners_on(node):
+        for owner in sorted(self.scheduling.owners_on(node) | self.objects.owners_on(node)):
             self.process_gone(owner)
         for address in list(self.processes.values()):
             self.world.send(address, message)

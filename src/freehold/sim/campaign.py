@@ -90,9 +90,7 @@ def report(outcome: Outcome, steps: int = 30) -> str:
     """A failing seed for its finder: the broken promise, the smallest program, the last steps."""
     small = shrink(outcome.case, outcome.promise)
     again = run_case(small)
-    command = (
-        f"python -m freehold.sim --seed {outcome.case.seed} --profile {outcome.case.profile}"
-    )
+    command = f"python -m freehold.sim --seed {outcome.case.seed} --profile {outcome.case.profile}"
     lines = [
         f"seed {outcome.case.seed}, profile {outcome.case.profile}: {again.promise} is broken",
         again.detail,

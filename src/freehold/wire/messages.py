@@ -25,9 +25,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
 
 
 class Address(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Where a process is reached: by unix socket on its own machine, else through its node's TCP
-    port.
-    """
+    """Where a process is reached: a unix socket on its own machine, else its node's TCP port."""
 
     process: ProcessId
     node: NodeId
@@ -130,9 +128,7 @@ class TaskDone(Record, tag=3):
 
 
 class TaskReturned(Record, tag=4):
-    """Worker to owner: not begun and will not be (the worker is blocked or busy for long): place
-    it elsewhere.
-    """
+    """Worker to owner: not begun, and will not be here (we are busy for long): place it elsewhere."""
 
     task: TaskId
     attempt: int
@@ -147,9 +143,7 @@ class TaskWaits(Record, tag=5):
 
 
 class CancelTask(Record, tag=6):
-    """Owner to worker: raise TaskCancelledError in the task if it runs, drop it if not; children
-    too if recursive.
-    """
+    """Owner to worker: end the task if it runs, drop it if not; with its children if recursive."""
 
     task: TaskId
     force: bool
@@ -160,9 +154,7 @@ class CancelTask(Record, tag=6):
 
 
 class Locate(Record, tag=10):
-    """Borrower to owner: tell me when this object is finished. Answered by Located, at once or
-    later.
-    """
+    """Borrower to owner: tell me (Located) when this object is finished, now or later."""
 
     object: ObjectId
     stale: list[NodeId] = []  #: nodes that were asked and did not have it
@@ -176,9 +168,7 @@ class Located(Record, tag=11):
 
 
 class Release(Record, tag=12):
-    """Borrower to owner: I hold it no more. ``count`` is how often I had been given it since the
-    last release.
-    """
+    """Borrower to owner: I hold it no more; ``count``: how often it was given since the last such."""
 
     object: ObjectId
     count: int
@@ -192,9 +182,7 @@ class Provide(Record, tag=13):
 
 
 class Introduce(Record, tag=14):
-    """Owner to taker: you are counted; a reference to this object that came from ``giver`` may be
-    used.
-    """
+    """Owner to taker: you are counted; a reference that came from ``giver`` may be used."""
 
     ref: Reference
     giver: ProcessId
@@ -217,9 +205,7 @@ class CancelObject(Record, tag=18):
 
 
 class Gone(Record, tag=15):
-    """Owner to borrowers: ``process`` has ended and been drained: no introduction on its word
-    will follow.
-    """
+    """Owner to borrower: ``process`` is gone and drained: it introduces nothing any more."""
 
     process: ProcessId
 
@@ -228,9 +214,7 @@ class Gone(Record, tag=15):
 
 
 class RequestLease(Record, tag=20):
-    """Owner to node: a worker for tasks of this shape, please. ``hops`` counts redirections so
-    far.
-    """
+    """Owner to node: a worker for tasks of this shape, please. ``hops``: redirections so far."""
 
     lease: LeaseId
     owner: Address
@@ -258,9 +242,7 @@ class LeaseRedirected(Record, tag=22):
 
 
 class LeaseRefused(Record, tag=23):
-    """Node to owner: no node of the cluster can ever grant this; ``reason`` names the nearest
-    miss.
-    """
+    """Node to owner: no node can ever grant this; ``reason`` names the nearest miss."""
 
     lease: LeaseId
     reason: str
@@ -273,9 +255,7 @@ class ReturnLease(Record, tag=24):
 
 
 class LeaseWanted(Record, tag=25):
-    """Node to owner: others have been waiting; return the lease once the tasks already pushed are
-    done.
-    """
+    """Node to owner: others wait; return the lease once the tasks already pushed are done."""
 
     lease: LeaseId
 
@@ -343,9 +323,7 @@ class CreateObject(Record, tag=33):
 
 
 class ObjectCreated(Record, tag=34):
-    """Node: write the blob at ``offset``; then SealObject. A negative offset: refused, see
-    ``reason``.
-    """
+    """Node: write the blob at ``offset``, then SealObject. Negative: refused, see ``reason``."""
 
     object: ObjectId
     offset: int
@@ -365,9 +343,7 @@ class AbortObject(Record, tag=36):
 
 
 class FetchObject(Record, tag=37):
-    """Process to its node: bring the object here and pin it for me. Answered by ObjectReady or
-    ObjectMissing.
-    """
+    """Process to its node: bring it here, pin it for me. Answer: ObjectReady or ObjectMissing."""
 
     object: ObjectId
     size: int
@@ -434,9 +410,7 @@ class Unblocked(Record, tag=45):
 
 
 class LogLines(Record, tag=46):
-    """Node to driver: lines that a worker of its job printed. ``error`` tells stderr from
-    stdout.
-    """
+    """Node to driver: lines that a worker of its job printed; ``error``: to stderr."""
 
     pid: int
     host: str
@@ -450,9 +424,7 @@ class Leave(Record, tag=47):
 
 
 class Stop(Record, tag=48):
-    """Node to worker: exit in good order. Anyone with the token to a node or the head: stop
-    everything.
-    """
+    """Node to worker: exit in good order. Anyone to a node or the head: stop everything."""
 
 
 # --------------------------------------------------------------------------- node <-> head
@@ -497,9 +469,7 @@ class NodeChanged(Record, tag=62):
 
 
 class JobStarted(Record, tag=63):
-    """Node to head to every node: a driver is up. Nodes need its import path before they run its
-    tasks.
-    """
+    """Node to head to every node: a driver is up; this is where its tasks import from."""
 
     job: JobId
     driver: Address
