@@ -209,6 +209,8 @@ class Owner:
         handler = self.handlers.get(type(message))
         if handler is None:
             return False
+        if peer.process in self.ownership.lost:
+            return True  # what it dialled just before it died; it has been buried since
         handler(message, peer)
         return True
 
@@ -299,7 +301,10 @@ class Owner:
         for node in tried:
             self.copy_gone(object_id, node, "the node that held it does not have it any more")
         entry = self.ownership.entries.get(object_id)
-        if entry is not None and entry.value is not None:
+        if entry is None:  # freed meanwhile: whoever asked for it does not wait any more
+            error = self.errors.lost(short(object_id), "its owner has freed it")
+            self.fetching.relocated(object_id, Value(FAILED, error))
+        elif entry.value is not None:
             self.fetching.relocated(object_id, entry.value)
 
     def copy_gone(

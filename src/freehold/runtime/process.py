@@ -37,7 +37,7 @@ from freehold.ids import (
 from freehold.roles.owner import Owner
 from freehold.runtime import places
 from freehold.runtime.descriptors import ARENA, DescriptorChannel
-from freehold.runtime.pump import Pump
+from freehold.runtime.pump import Pump, Signal
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Transport
 from freehold.store.arena import Arena
@@ -280,9 +280,9 @@ class Process:
         contains = [ref._ref for ref in packed.refs]
         if packed.size <= INLINE_BYTES:
             return Value(INLINE, packed.to_bytes(), contains=contains)
-        signal = threading.Semaphore(0)
+        signal = Signal()
         with self.lock:
-            creation = self.role.create(object_id, packed.size, owner, signal.release)
+            creation = self.role.create(object_id, packed.size, owner, signal.ring)
             self.transport.flush()
         self.await_room(creation, signal, packed.size)
         if creation.offset >= 0:
@@ -296,7 +296,7 @@ class Process:
             return Value(FAILED, SystemErrors().store_full(creation.reason))
         return Value(STORED, b"", packed.size, [self.node], contains)
 
-    def await_room(self, creation: Creation, signal: threading.Semaphore, size: int) -> None:
+    def await_room(self, creation: Creation, signal: Signal, size: int) -> None:
         """Wait for room in the store."""
         self.pump.wait(creation, signal, None)
 
@@ -307,10 +307,10 @@ class Process:
     ) -> list[Any]:
         """The values, in order. Raises the first error among them, or GetTimeoutError."""
         objects = [ref._ref.object for ref in refs]
-        signal = threading.Semaphore(0)
+        signal = Signal()
         with self.lock:
             self.settle()
-            getting = self.role.get(objects, signal.release)
+            getting = self.role.get(objects, signal.ring)
             self.transport.flush()
         try:
             if not getting.done:
@@ -364,7 +364,7 @@ class Process:
             self.drop_noted = True
             self.transport.wake()
 
-    def await_it(self, awaited: Any, signal: threading.Semaphore, timeout: float | None) -> None:
+    def await_it(self, awaited: Any, signal: Signal, timeout: float | None) -> None:
         """Wait for a get or wait to be done."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self.pump.wait(awaited, signal, deadline)
@@ -385,12 +385,10 @@ class Process:
         self, refs: Sequence[ObjectRef], needed: int, timeout: float | None, fetch: bool
     ) -> set[ObjectId]:
         """The objects that are ready, once ``needed`` are or the time is over."""
-        signal = threading.Semaphore(0)
+        signal = Signal()
         with self.lock:
             self.settle()
-            waiting = self.role.wait(
-                [ref._ref.object for ref in refs], needed, fetch, signal.release
-            )
+            waiting = self.role.wait([ref._ref.object for ref in refs], needed, fetch, signal.ring)
             self.transport.flush()
         if not waiting.done:
             self.await_it(waiting, signal, timeout)
@@ -469,13 +467,13 @@ class Reply:
         self.peer = peer
         self.done = False
         self.message: Message | None = None
-        self.signal = threading.Semaphore(0)
+        self.signal = Signal()
 
     def answer(self, message: Message | None) -> None:
         """It has come; None: it never will."""
         self.message = message
         self.done = True
-        self.signal.release()
+        self.signal.ring()
 
 
 def process_address(node: Address) -> Address:

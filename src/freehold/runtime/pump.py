@@ -12,6 +12,8 @@ and while someone leads for long it sleeps until woken, so that an idle process 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +36,25 @@ class Awaited(Protocol):
     @property
     def done(self) -> bool:
         """Whether it has come."""
+
+
+class Signal:
+    """What a follower sleeps on. A bare lock: a Semaphore costs 13 us a wait, this 1."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Wake who waits, now or later."""
+        with contextlib.suppress(RuntimeError):  # rung twice
+            self._lock.release()
+
+    def wait(self, timeout: float) -> None:
+        """Sleep until rung, or for ``timeout`` seconds."""
+        self._lock.acquire(timeout=timeout)
 
 
 class Pump:
@@ -67,10 +88,10 @@ class Pump:
 
     # ------------------------------------------------------------------ waiting
 
-    def wait(self, awaited: Awaited, signal: threading.Semaphore, deadline: float | None) -> bool:
+    def wait(self, awaited: Awaited, signal: Signal, deadline: float | None) -> bool:
         """Return True once ``awaited.done``, False at the deadline (monotonic seconds).
 
-        ``signal`` is released by whoever makes it done; a follower sleeps on it.
+        ``signal`` is rung by whoever makes it done; a follower sleeps on it.
         """
         self.waiting += 1
         try:
@@ -89,9 +110,9 @@ class Pump:
             self.waiting -= 1
         return True
 
-    def follow(self, signal: threading.Semaphore, timeout: float) -> None:
+    def follow(self, signal: Signal, timeout: float) -> None:
         """Sleep until another thread, which reads the sockets, has made it done."""
-        signal.acquire(timeout=timeout)
+        signal.wait(timeout)
 
     def take_lead(self) -> bool:
         """Become the leader; the background thread gives way at once."""
@@ -121,6 +142,8 @@ class Pump:
             if time.perf_counter() < spin_until:
                 if poll(0.0):
                     spin_until = time.perf_counter() + SPIN
+                else:
+                    os.sched_yield()  # whoever is to answer may need this very CPU
                 continue
             if self.waiting > 1 or self.stopped:
                 return

@@ -434,7 +434,7 @@ class Transport:
                 self.sleeping = 0
         else:
             events = self.epoll.poll(0)
-        if not (events or self.timers or self.calls or self.dirty):
+        if not (events or self.calls or self.dirty or self.due()):
             return False
         with self.lock:
             watched = self.watched
@@ -442,12 +442,17 @@ class Transport:
                 on_event = watched.get(fd)
                 if on_event is not None:
                     on_event(flags)
-            if self.timers or self.calls:
+            if self.calls or self.due():
                 self.run_due()
             self.on_turn()
             if self.dirty:
                 self.flush()
         return bool(events)
+
+    def due(self) -> bool:
+        """Whether a timer is."""
+        timers = self.timers
+        return bool(timers) and timers[0][0] <= self.now()
 
     def run_due(self) -> None:
         """Make the calls that are due."""

@@ -40,7 +40,7 @@ from freehold.runtime.process import (
     process_address,
     read_node_file,
 )
-from freehold.runtime.pump import GRACE
+from freehold.runtime.pump import GRACE, Signal
 from freehold.runtime.system_errors import SystemErrors
 from freehold.wire import serial
 from freehold.wire.failures import dump_error
@@ -123,7 +123,7 @@ class Worker(Process):
         signal.signal(CANCEL, self.on_cancel_signal)
         self.join(Register(self.address, os.getpid(), self.executor.job, self.start_number, False))
         self.pump.start()
-        idle = threading.Semaphore(0)
+        idle = Signal()
         awake = Awake(self)
         while not self.stopping:
             self.pump.wait(awake, idle, None)
@@ -270,7 +270,7 @@ class Worker(Process):
 
     # ------------------------------------------------------------------ waiting inside a task
 
-    def await_room(self, creation: Creation, signal_: threading.Semaphore, size: int) -> None:
+    def await_room(self, creation: Creation, signal_: Signal, size: int) -> None:
         """Wait for room in the store; tell the task's owner if that takes long."""
         run = self.running
         if not self.pump.wait(creation, signal_, time.monotonic() + TELL_AFTER) and run is not None:
@@ -281,7 +281,7 @@ class Worker(Process):
                 self.transport.flush()
         self.pump.wait(creation, signal_, None)
 
-    def await_it(self, awaited: Any, signal_: threading.Semaphore, timeout: float | None) -> None:
+    def await_it(self, awaited: Any, signal_: Signal, timeout: float | None) -> None:
         """Wait; after a moment lend the task's CPU out and give back what lies behind it."""
         deadline = None if timeout is None else time.monotonic() + timeout
         soon = time.monotonic() + LEND_AFTER

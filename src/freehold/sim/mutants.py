@@ -240,7 +240,8 @@ def silent_pull(true: Method) -> Method:
     def pulled(self: Objects, object_id: Any, error: str) -> None:
         stored = self.table[object_id]
         owner, send = stored.owner, self.world.send
-        self.world.send = lambda to, message: None if to == owner else send(to, message)  # type: ignore[method-assign]
+        muted = lambda to, message: None if to == owner else send(to, message)  # noqa: E731
+        self.world.send = muted  # type: ignore[method-assign]
         try:
             true(self, object_id, error)
         finally:

@@ -128,7 +128,7 @@ class TaskDone(Record, tag=3):
 
 
 class TaskReturned(Record, tag=4):
-    """Worker to owner: not begun, and will not be here (we are busy for long): place it elsewhere."""
+    """Worker to owner: not begun, and will not be here (busy for long): place it elsewhere."""
 
     task: TaskId
     attempt: int
@@ -168,7 +168,7 @@ class Located(Record, tag=11):
 
 
 class Release(Record, tag=12):
-    """Borrower to owner: I hold it no more; ``count``: how often it was given since the last such."""
+    """Borrower to owner: I hold it no more. ``count``: how often I was given it since the last."""
 
     object: ObjectId
     count: int
