@@ -57,6 +57,8 @@ FOUND = [
     ("crash", 335, "a worker that registered after its death was told of deaths, for ever"),
     ("crash", 230, "a young worker waited for an introduction by an owner long dead"),
     ("storm", 257, "so it did when its giver had not heard of that death either"),
+    ("storm", 903895, "a fetch without fetchers stayed open when its object had been freed"),
+    ("storm", 903817, "a stream dialled just before a death was heard after the burial"),
 ]
 
 
