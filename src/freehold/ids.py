@@ -5,15 +5,15 @@ An id is a value, never a handle: two equal ids name the same thing for ever. Th
 0.2 us each to build and hash).
 
 * ``ProcessId``, ``NodeId``, ``JobId``: 8 random bytes. A restarted process is a new id, so an id
-is also an incarnation: what an old incarnation says can never be taken for the new one. *
-``TaskId``: 16 bytes, derived from what the task *is* (see :func:`child_task_id`). * ``ObjectId``:
-the task's 16 bytes and a 4-byte index. Returns count from 0; values of ``put`` count from
-``PUT_BASE``, so the two can never meet.
+  is also an incarnation: what an old one says can never be taken for the new one.
+* ``TaskId``: 16 bytes, see :class:`Names`.
+* ``ObjectId``: the task's 16 bytes and a 4-byte index: a return value's number, or ``PUT``.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import count
 from typing import NewType
 
 ProcessId = NewType("ProcessId", bytes)
@@ -24,7 +24,7 @@ ObjectId = NewType("ObjectId", bytes)
 LeaseId = NewType("LeaseId", bytes)
 FunctionId = NewType("FunctionId", bytes)
 
-PUT_BASE = 1 << 31
+PUT = (1 << 31).to_bytes(4, "big")
 
 _INDEX_SUFFIX = [index.to_bytes(4, "big") for index in range(64)]
 
@@ -33,32 +33,36 @@ def return_id(task: TaskId, index: int) -> ObjectId:
     """The id of a task's ``index``-th return value."""
     if index < 64:
         return ObjectId(task + _INDEX_SUFFIX[index])
-    assert index < PUT_BASE
+    assert index < 1 << 31
     return ObjectId(task + index.to_bytes(4, "big"))
 
 
-def put_id(task: TaskId, count: int) -> ObjectId:
-    """The id of the ``count``-th value that ``task`` has put."""
-    return ObjectId(task + (PUT_BASE | count).to_bytes(4, "big"))
-
-
 def task_of(object_id: ObjectId) -> TaskId:
-    """The task that returned or put an object."""
+    """The task that returns an object."""
     return TaskId(object_id[:16])
 
 
-def child_task_id(parent: TaskId, function: FunctionId, args: bytes, occurrence: int) -> TaskId:
-    """The id of a task submitted by ``parent``.
+class Names:
+    """What one run of a task, or one driver, calls the tasks and values that it makes.
 
-    It depends only on the parent, the function, the serialised arguments and how many equal calls
-    the parent made before, so a re-run of the parent gives its children their old names
-    (DESIGN.md, "Life of y").
+    Eight bytes that no other run has, and a counter. A task that is run again makes new names,
+    because the process of its first run may live and still own the old ones (found by the
+    simulator; docs/design/0005-names.md).
     """
-    digest = blake2b(parent, digest_size=16)
-    digest.update(function)
-    digest.update(args)
-    digest.update(occurrence.to_bytes(4, "big"))
-    return TaskId(digest.digest())
+
+    __slots__ = ("made", "run")
+
+    def __init__(self, run: bytes) -> None:
+        self.run = run
+        self.made = count(1)  # (taking the next of these is one step, also between threads)
+
+    def next_task(self) -> TaskId:
+        """The id of the next task that it submits."""
+        return TaskId(next(self.made).to_bytes(8, "little") + self.run)
+
+    def next_put(self) -> ObjectId:
+        """The id of the next value that it puts."""
+        return ObjectId(self.next_task() + PUT)
 
 
 def function_id(pickled: bytes) -> FunctionId:

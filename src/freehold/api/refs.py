@@ -37,7 +37,7 @@ class ObjectRef(BareRef, Generic[T_co]):
         return self._ref.object
 
     def task_id(self) -> str:
-        """The id of the task that returns or put the value, 32 hex digits."""
+        """The id of the task that returns the value, 32 hex digits."""
         return self._ref.object[:16].hex()
 
     def future(self) -> concurrent.futures.Future[T_co]:

@@ -193,7 +193,7 @@ class RemoteFunction(Generic[P, R]):
         options = self._options
         context = process.context()
         task = Task(
-            context.next_task(function.id, packed.blob),
+            context.names.next_task(),
             function,
             packed.blob,
             resources=self._resources,

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,14 +24,12 @@ import msgspec
 from freehold import errors
 from freehold.core.fetching import Creation
 from freehold.ids import (
-    FunctionId,
     JobId,
+    Names,
     NodeId,
     ObjectId,
     ProcessId,
     TaskId,
-    child_task_id,
-    put_id,
 )
 from freehold.roles.owner import Owner
 from freehold.runtime import places
@@ -73,28 +70,14 @@ LEND_AFTER: Final = 0.002
 class Context:
     """What user code on this thread is part of: a task, or the driver's main program."""
 
-    __slots__ = ("calls", "depth", "name", "puts", "resources", "submitted", "task")
+    __slots__ = ("depth", "name", "names", "resources", "task")
 
     def __init__(self, task: TaskId, depth: int = 0, name: str = "") -> None:
         self.task = task
         self.depth = depth
         self.name = name
-        self.puts = count(1)  # (taking the next of these is one step, also between threads)
-        self.submitted = count(1)
-        self.calls: dict[bytes, count[int]] = {}
+        self.names = Names(os.urandom(8))
         self.resources: dict[str, int] = {}
-
-    def next_task(self, function: FunctionId, args: bytes) -> TaskId:
-        """The id of the next task that this one submits."""
-        if not self.depth:  # a driver is nobody's child: nothing will ever re-run it
-            return TaskId(next(self.submitted).to_bytes(8, "little") + self.task[:8])
-        first = child_task_id(self.task, function, args, 0)
-        before = next(self.calls.get(first) or self.calls.setdefault(first, count()))
-        return child_task_id(self.task, function, args, before) if before else first
-
-    def next_put(self) -> ObjectId:
-        """The id of the next value that it puts."""
-        return put_id(self.task, next(self.puts))
 
 
 class ObjectRef:
@@ -263,7 +246,7 @@ class Process:
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value under a new reference of ours."""
-        object_id = self.context().next_put()
+        object_id = self.context().names.next_put()
         packed = serial.serialize(value)
         stored = self.store(object_id, packed, self.address)
         if stored.kind == FAILED:

@@ -17,7 +17,7 @@ from freehold.ids import ObjectId, ProcessId, TaskId
 from freehold.resources import UNIT
 from freehold.sim.errors import Failure
 from freehold.sim.oracle import same_value
-from freehold.sim.programs import Call, Put, Read
+from freehold.sim.programs import Call, Read
 from freehold.sim.world import Violation
 from freehold.wire.messages import (
     Address,
@@ -42,13 +42,12 @@ class Watch:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.world = cluster.world
-        self.executions: Counter[str] = Counter()
+        self.runs: Counter[TaskId] = Counter()
         self.answers: Counter[tuple[ProcessId, TaskId, int, ProcessId]] = Counter()
         self.pushed: dict[tuple[ProcessId, TaskId, int], ProcessId] = {}
         self.outcomes: Counter[str] = Counter()
         self.deaths: list[str] = []
         self.stale: list[tuple[Process, Task]] = []
-        self.makers: dict[str, list[WorkerProcess]] = {}
 
     # ------------------------------------------------------------------ messages
 
@@ -95,30 +94,20 @@ class Watch:
         self.world.mark("submit")
 
     def on_begin(self, worker: WorkerProcess, run: Run, call: Blob) -> int:
-        """User code of a task begins. Returns how often it has begun by now."""
-        del run
+        """User code of a task begins. Returns how often it has begun by now.
+
+        Counted by the task's id: a parent that is run again submits other tasks.
+        """
         self.world.mark("task begins")
-        self.note_makers(worker, call)
-        self.executions[call.path] += 1
-        count = self.executions[call.path]
+        self.runs[run.message.task] += 1
+        count = self.runs[run.message.task]
         op = self.cluster.lenient[call.driver].calls[call.path]
-        parent = call.path.rpartition("/")[0]
-        times = max(1, self.executions.get(parent, 1))  # a parent run again calls it again
-        most = times * (1 if op.retries == 0 else op.retries + 2)
+        most = 1 if op.retries == 0 else op.retries + 2
         if count > most:
             raise Violation(
                 "attempts", f"{call.path} has begun {count} times with {op.retries} retries"
             )
         return count
-
-    def note_makers(self, worker: WorkerProcess, call: Blob) -> None:
-        """A second run of a task beside a first whose process lives makes the same names again."""
-        body = self.cluster.case.programs[call.driver].functions[call.function]
-        if any(isinstance(op, Put | Call) for op in body.ops):
-            before = self.makers.setdefault(call.path, [])
-            if any(maker.alive for maker in before):
-                self.cluster.limit = "two live processes made the same names"
-            before.append(worker)
 
     def on_worker_death(self, worker: WorkerProcess, how: str) -> None:
         """A worker process is gone."""

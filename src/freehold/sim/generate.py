@@ -247,9 +247,7 @@ class Programs:
                 price = costs[target - number - 1]
                 if cost + price <= budget:
                     cost += price
-                    body = later[target - number - 1]
-                    makes = any(isinstance(op, Put | Call) for op in body.ops)
-                    ops.append(self.call(at, target, names, not makes))
+                    ops.append(self.call(at, target, names))
             elif (kind in ("raise", "exit") and not main) or kind not in ("raise", "exit", "call"):
                 op = self.simple(kind, at, names)
                 if op is not None:
@@ -265,12 +263,8 @@ class Programs:
         count = min(len(names), self.chance.randint(0, most))
         return self.chance.sample(names, count)
 
-    def call(self, at: int, target: int, names: list[str], makes_nothing: bool) -> Call:
-        """A call of function ``target``.
-
-        ``makes_nothing``: it neither calls nor puts, so that it may be retried in a live process:
-        a second attempt there would give what it makes names that are taken (docs/simulator.md,
-        "Not promised yet")."""
+    def call(self, at: int, target: int, names: list[str]) -> Call:
+        """A call of function ``target``."""
         chance = self.chance
         returns = chance.choice((1, 1, 1, 2, 3))
         cpus = chance.choice((1, 1, 1, 1, 2, 0.5, 0))
@@ -283,7 +277,7 @@ class Programs:
             tuple(self.size() for _ in range(returns)),
             min(cpus, self.most_cpus),
             chance.choice((0, 1, 3, 3, 4)),
-            chance.random() < 0.3 and makes_nothing,
+            chance.random() < 0.3,
         )
         names += [f"v{at}" + (f"_{index}" if index else "") for index in range(returns)]
         return op

@@ -17,11 +17,10 @@ from freehold.core.submission import Function, Task
 from freehold.ids import (
     FunctionId,
     JobId,
+    Names,
     NodeId,
     ObjectId,
     TaskId,
-    child_task_id,
-    put_id,
     return_id,
 )
 from freehold.resources import vector
@@ -70,25 +69,12 @@ class Handle:
 
 
 class Context:
-    """Names what a task, or a driver's main program, makes: ``runtime.process.Context``."""
+    """What user code is part of: ``runtime.process.Context``."""
 
-    def __init__(self, task: TaskId, depth: int) -> None:
+    def __init__(self, task: TaskId, depth: int, run: bytes) -> None:
         self.task = task
         self.depth = depth
-        self.puts = 0
-        self.submitted = 0
-
-    def next_task(self, function: FunctionId, args: bytes) -> TaskId:
-        """The id of the next task that this one submits."""
-        if not self.depth:
-            self.submitted += 1
-            return TaskId(self.task[:8] + self.submitted.to_bytes(8, "big"))
-        return child_task_id(self.task, function, args, 0)  # (args name the place: never twice)
-
-    def next_put(self) -> ObjectId:
-        """The id of the next value that it puts."""
-        self.puts += 1
-        return put_id(self.task, self.puts)
+        self.names = Names(run)
 
 
 class UserProcess(Process):
@@ -232,7 +218,7 @@ class Thread:
     # ------------------------------------------------------------------ requests
 
     def do_put(self, here: str, made: Made) -> None:
-        object_id = self.context.next_put()
+        object_id = self.context.names.next_put()
         self.process.settle()
         owner = self.process.address
         self.store(object_id, made, owner, lambda value: self.stored(object_id, here, value))
@@ -289,7 +275,7 @@ class Thread:
         function = process.cluster.function(self.driver, op.function, process)
         resources = vector(num_cpus=op.cpus)
         task = Task(
-            self.context.next_task(function.id, blob),
+            self.context.names.next_task(),
             function,
             blob,
             resources=resources,

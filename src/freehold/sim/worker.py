@@ -95,7 +95,7 @@ class WorkerProcess(UserProcess):
         self.computes()
         started = self.begun_at = self.world.now_ns
         self.arrange_grace(run)
-        context = Context(message.task, message.depth + 1)
+        context = Context(message.task, message.depth + 1, self.new_id())
         args, views = self.arguments(run)
         nested = self.references(message.borrowed)
         body = run_body(program, call.function, call.path, call.sizes, args, nested, execution)
@@ -273,7 +273,9 @@ class DriverProcess(UserProcess):
             raise AssertionError(f"a driver does not expect {type(message).__name__}")
         program = self.cluster.case.programs[self.number]
         body = run_body(program, 0, f"d{self.number}", (), [], [], 1)
-        self.thread = Thread(self, Context(self.root, 0), self.number, body, self.main_ended)
+        self.thread = Thread(
+            self, Context(self.root, 0, self.new_id()), self.number, body, self.main_ended
+        )
         self.thread.soon()
 
     def main_ended(self, made: list[Made], failure: Failure | None) -> None:
