@@ -7,14 +7,17 @@ is a copy on request.
 The life of one reference through three processes:
 
 1. A makes it (``own``). A handle in user code, a pending task that uses it, or a live value that
-contains it hold the entry (``handles``, ``pins``). 2. A sends it to B (``hand_out``): it counts B
-*before* the message leaves. B's entry notes how often it was given the reference (``received``);
-when B holds it no more, it sends ``Release`` with that count. A reference that crosses a release
-on the way is thereby harmless: A's count for B has not reached zero. 3. B sends it on to C: it
-tells A (``Provide``) and sends the reference at once. C may not let user code see it until A's
-``Introduce`` has arrived (``accept``): *count before name*. B's own release follows its Provide
-on the same stream, so B need not pin anything meanwhile. 4. B dies: its stream to A ends *after
-its last bytes*, so A has seen every Provide that B sent. A forgets B's count.
+   contains it hold the entry (``handles``, ``pins``).
+2. A sends it to B (``hand_out``): it counts B *before* the message leaves. B's entry notes how
+   often it was given the reference (``received``); when B holds it no more, it sends ``Release``
+   with that count. A reference that crosses a release on the way is thereby harmless: A's count
+   for B has not reached zero.
+3. B sends it on to C: it tells A (``Provide``) and sends the reference at once. C may not let user
+   code see it until A's ``Introduce`` has arrived (``accept``): *count before name*. B's own
+   release follows its Provide on the same stream, so B need not pin anything meanwhile.
+4. B dies: its stream to A ends *after its last bytes*, so A has seen every Provide that B sent. A
+   forgets B's count. If C still waits for an introduction on B's word, it asks A (``AskGone``),
+   and gives up when A answers that none will follow (``Gone``).
 
 An object is freed when its owner's entry has no handle, pin or holder. References inside a value
 are pinned by the entry that knows the value. What this file must not know: tasks, sockets, where
