@@ -5,12 +5,13 @@ freed. A copy brought from another node begins as pulling instead. Bytes lie in 
 this machine knows offsets, never bytes.
 
 * ``primary``: made here, kept until the owner frees it. Copies brought from elsewhere are
-secondary: dropped without asking when room is needed, as long as nobody has them pinned. *
-``pins``: how often each local process (or a transfer to another node) was told where the bytes
-are. A pinned object does not move. * When room is needed: drop unpinned secondary copies, least
-recently used first; else spill unpinned primaries, in batches of at least ``FUSE_BYTES`` that
-become one file (papers: fusing is worth 12x at 100 KB objects); else the one who needs room
-waits, first come first served. After ``PATIENCE`` without room it is refused, with the reason.
+  secondary: dropped without asking when room is needed, as long as nobody has them pinned.
+* ``pins``: how often each local process (or a transfer to another node) was told where the bytes
+  are. A pinned object does not move.
+* When room is needed: drop unpinned secondary copies, least recently used first; else spill
+  unpinned primaries, in batches of at least ``FUSE_BYTES`` that become one file (Exoshuffle,
+  section on spilling: fusing is worth 12x at 100 KB objects); else the one who needs room waits,
+  first come first served. After ``PATIENCE`` without room it is refused, with the reason.
 
 A free that comes while the object is pinned or busy is remembered (``dying``) and done at the end
 of that.

@@ -1,8 +1,9 @@
 """The handshake: both ends prove that they hold the cluster's token before a message is parsed.
 
-    server -> client   magic, version, 32 random bytes client -> server   32 random bytes,
-    HMAC(token, "client", both nonces, hello), the hello's length, the hello server -> client
-    HMAC(token, "server", both nonces)
+    server -> client   magic, version, 32 random bytes
+    client -> server   32 random bytes, HMAC(token, "client", both nonces, hello), the hello's
+                       length, the hello
+    server -> client   HMAC(token, "server", both nonces)
 
 Anyone who can send a message can run code (arguments are pickles), so nothing that comes before
 the proof is interpreted beyond fixed sizes: a stranger can cost us at most ``LONGEST_HELLO``
