@@ -37,11 +37,6 @@ def return_id(task: TaskId, index: int) -> ObjectId:
     return ObjectId(task + index.to_bytes(4, "big"))
 
 
-def task_of(object_id: ObjectId) -> TaskId:
-    """The task that returns an object."""
-    return TaskId(object_id[:16])
-
-
 class Names:
     """What one run of a task, or one driver, calls the tasks and values that it makes.
 

@@ -50,7 +50,7 @@ def explain(
 
 def describe(task: Task, leasing: Leasing) -> str:
     """One task and what it waits for."""
-    name = f"{task.name or task.function.name}() [{short(task.id)}]"
+    name = f"{task.title}() [{short(task.id)}]"
     attempt = f", attempt {task.attempt + 1}" if task.attempt else ""
     if task.state is QUEUED:
         shape = leasing.shape_of(task)

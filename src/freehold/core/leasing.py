@@ -138,9 +138,8 @@ class Leasing(Placing):
         self.by_worker: dict[ProcessId, dict[LeaseId, Lease]] = {}
         self.known: dict[ProcessId, set[FunctionId]] = {}
         self.sweeper: Timer | None = None
-        self.worker_died: Callable[
-            [Task, Death], None
-        ]  # the role's: retry or fail the one task to blame
+        # the role's: retry or fail the one task to blame
+        self.worker_died: Callable[[Task, Death], None]
         self.abandoned: Callable[[Task], None]  # the role's: cancelled, and not running any more
         self.unplaceable: Callable[[Task, str], None]  # the role's: no node can ever run it
 

@@ -134,12 +134,15 @@ class Task:
         self.state = WAITING
         self.note = ""  # what its worker said it waits for
         self.since = 0.0
-        self.suspect = (
-            max_retries == 0
-        )  # see leasing: a suspect is never pushed behind or before another
+        self.suspect = max_retries == 0  # see leasing: a suspect shares no worker
         self.cancelled = False
         self.target: Address | None = None
         self.lease: object | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it in messages."""
+        return self.name or self.function.name
 
 
 class Placing:

@@ -41,7 +41,7 @@ class Head:
 
     def peer_lost(self, peer: Address) -> None:
         """A stream has ended; if it was a node's, the node is gone."""
-        if bytes(peer.process) == bytes(peer.node):
+        if peer.is_node():
             self.membership.lost(peer.node, "lost its connection to the head")
 
     def on_describe(self, message: Describe, peer: Address) -> None:

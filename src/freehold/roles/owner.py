@@ -45,7 +45,6 @@ from freehold.wire.messages import (
     ObjectMissing,
     ObjectReady,
     Provide,
-    Reference,
     Release,
     SealObject,
     StillQueued,
@@ -189,7 +188,7 @@ class Owner:
 
     def cancel_task(self, task: Task, *, force: bool, recursive: bool) -> None:
         """Cancel a task of ours."""
-        error = self.errors.cancelled(task.name or task.function.name)
+        error = self.errors.cancelled(task.title)
         self.submission.cancel(task, force=force, recursive=recursive, error=error)
 
     def cancel_children(self, parent: TaskId, *, force: bool) -> None:
@@ -278,7 +277,7 @@ class Owner:
         """A process is gone and its stream drained."""
         if peer.process == self.node.process:
             self.creating.node_lost()
-        elif bytes(peer.process) == bytes(peer.node):
+        elif peer.is_node():
             # We may hear of a node again after we heard that it died: in another's redirection, or
             # as the place of a value. What we asked of it then ends here.
             self.leasing.node_lost(peer.node, f"node {short(peer.node)} cannot be reached")
@@ -331,28 +330,20 @@ class Owner:
 
     def abandoned(self, task: Task) -> None:
         """A cancelled task is not running any more."""
-        self.submission.fail(task, self.errors.cancelled(task.name or task.function.name))
+        self.submission.fail(task, self.errors.cancelled(task.title))
 
     def worker_died(self, task: Task, death: Death) -> None:
         """The task that a dead worker was running."""
-        name = task.name or task.function.name
         if task.cancelled:
             self.abandoned(task)
         elif self.submission.may_retry(task):
             self.submission.retry(task)
         else:
-            self.submission.fail(task, self.errors.worker_died(name, death))
+            self.submission.fail(task, self.errors.worker_died(task.title, death))
 
     def unplaceable(self, task: Task, reason: str) -> None:
         """No node can ever run the task."""
-        name = task.name or task.function.name
-        self.submission.fail(task, self.errors.unschedulable(name, reason))
-
-    def leave(self) -> None:
-        """This process ends in good order: give every lease back."""
-        for lease in list(self.leasing.leases.values()):
-            lease.tasks.clear()
-            self.leasing.give_back(lease)
+        self.submission.fail(task, self.errors.unschedulable(task.title, reason))
 
     def counts(self) -> dict[str, int]:
         """Sizes of the tables, for tests of leaks."""
@@ -362,7 +353,3 @@ class Owner:
             "leases": len(self.leasing.leases),
             "pinned": len(self.fetching.locals),
         }
-
-    def references(self, objects: Sequence[ObjectId]) -> list[Reference]:
-        """The references to objects that we know."""
-        return [self.ownership.reference(object_id) for object_id in objects]

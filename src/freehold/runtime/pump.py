@@ -40,7 +40,9 @@ class Awaited(Protocol):
 
 
 class Signal:
-    """What a follower sleeps on. A bare lock: a Semaphore costs 13 us a wait, this 1."""
+    """What a follower sleeps on: a bare lock, because making and ringing a Semaphore, both in
+    Python, shows in the profile of a call.
+    """
 
     __slots__ = ("_lock",)
 

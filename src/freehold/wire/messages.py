@@ -32,6 +32,10 @@ class Address(msgspec.Struct, array_like=True, gc=False, frozen=True):
     host: str
     port: int
 
+    def is_node(self) -> bool:
+        """Whether this is a node daemon, whose process id is its node's."""
+        return bytes(self.process) == bytes(self.node)
+
 
 class Reference(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """A name of a value: its object and the address of the owner."""
