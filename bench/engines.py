@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,6 +80,35 @@ def cluster(name: str, num_cpus: int = 2) -> Iterator[Any]:
         yield engine
     finally:
         engine.shutdown()
+
+
+@contextmanager
+def two_nodes(name: str) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A running engine on two nodes of this machine, and what kills the second, with all that it
+    stores, and starts another in its place. The first, the program's own, has no processors.
+    """
+    engine = load(name)
+    if name == "ray":
+        cluster_utils = importlib.import_module("ray.cluster_utils")
+        nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    else:
+        nodes = importlib.import_module(f"{name}.testing").Cluster(1, num_cpus=0)
+    second = nodes.add_node(num_cpus=1)
+
+    def replace() -> None:
+        if name == "ray":
+            nodes.remove_node(second, allow_graceful=False)
+        else:
+            nodes.kill_node(second)
+        nodes.add_node(num_cpus=1)
+
+    try:
+        options = _RAY_OPTIONS if name == "ray" else {}
+        engine.init(address=nodes.address, **options)
+        yield engine, replace
+    finally:
+        engine.shutdown()
+        nodes.shutdown()
 
 
 @contextmanager

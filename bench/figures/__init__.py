@@ -18,6 +18,7 @@ NAMES = (
     "actors",
     "scale_single",
     "idle",
+    "recovery",
 )
 
 

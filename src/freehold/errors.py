@@ -392,17 +392,17 @@ class ObjectLostError(FreeholdError):
         self.object_id = object_id
 
 
-class ObjectFreedError(ObjectLostError):
-    """The value was freed by an explicit request and then asked for.
+class LineageEvictedError(ObjectLostError):
+    """Every copy of the value is gone, and how to make it again was forgotten to save memory.
 
-    Fault: the program. Retryable: no.
-    What to do: do not free what is still needed; a value goes by itself with its last reference.
+    What happened: an owner keeps the tasks behind its values up to a number of bytes, the oldest
+    go first. Fault: the machine that lost the value. Retryable: yes, by submitting the task again.
+    What to do: hold fewer references at a time, or pass large arguments by reference: the bytes
+    are mostly those of arguments.
     """
 
-    fault = "program"
-    retryable = False
-    summary = "the value was freed by request and then asked for"
-    remedy = "Do not free what is still needed; a value goes by itself with its last reference."
+    summary = "the value is lost, and its lineage was dropped to save memory"
+    remedy = "Submit its task again; pass large arguments by reference, so that lineage stays small."
 
 
 class OwnerDiedError(ObjectLostError):

@@ -6,12 +6,13 @@ An id is a value, never a handle: two equal ids name the same thing for ever. Th
 
 * ``ProcessId``, ``NodeId``, ``JobId``: 8 random bytes. A restarted process is a new id, so an id
   is also an incarnation: what an old one says can never be taken for the new one.
-* ``TaskId``: 16 bytes, see :class:`Names`.
+* ``TaskId``: 16 bytes: a name (8), and whose run or driver gave it (8); see :class:`RunNames`.
 * ``ObjectId``: the task's 16 bytes and a 4-byte index: a return value's number, or ``PUT``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import count
 from typing import NewType
@@ -38,26 +39,76 @@ def return_id(task: TaskId, index: int) -> ObjectId:
 
 
 class Names:
-    """What one run of a task, or one driver, calls the tasks and values that it makes.
-
-    Eight bytes that no other run has, and a counter. A task that is run again makes new names,
-    because the process of its first run may live and still own the old ones (found by the
-    simulator; docs/design/0005-names.md).
+    """What a driver calls the tasks and values that it makes: a counter, and eight bytes that no
+    other process has.
     """
 
     __slots__ = ("made", "run")
 
     def __init__(self, run: bytes) -> None:
         self.run = run
-        self.made = count(1)  # (taking the next of these is one step, also between threads)
+        # (Taking the next of these is one step, also between threads. It does not begin at 1, so
+        # that the short forms of two drivers' ids differ.)
+        self.made = count(int.from_bytes(run[:7], "little"))
 
-    def next_task(self) -> TaskId:
+    def next_task(self, function: bytes, args: bytes, refs: Iterable[bytes] = ()) -> TaskId:
         """The id of the next task that it submits."""
         return TaskId(next(self.made).to_bytes(8, "little") + self.run)
 
-    def next_put(self) -> ObjectId:
+    def next_put(self, fingerprint: bytes) -> ObjectId:
         """The id of the next value that it puts."""
-        return ObjectId(self.next_task() + PUT)
+        return ObjectId(next(self.made).to_bytes(8, "little") + self.run + PUT)
+
+
+class RunNames(Names):
+    """What one run of a task calls what it makes: eight bytes that any run of the task would give
+    it, and eight that only this run has.
+
+    The first half is a digest of the task, the function, the arguments and how often just this call
+    was made before: if the task is run again, because the process that ran it has died with all it owned,
+    the same calls are known again by it (NSDI'21, section 4.3: "a deterministic function of the
+    parent's id"). The second half keeps the two apart, since the first run's children may live on:
+    docs/design/0005-names.md. A put is known again by its size and its ends (``fingerprint``).
+    """
+
+    __slots__ = ("parent", "repeats")
+
+    #: Calls that one run can tell apart, 150 bytes each; those beyond it cannot be known again.
+    MOST = 1 << 18
+
+    def __init__(self, run: bytes, task: TaskId) -> None:
+        super().__init__(run)
+        self.parent = name_of(task)
+        self.repeats: dict[bytes, count[int]] = {}
+
+    def next_task(self, function: bytes, args: bytes, refs: Iterable[bytes] = ()) -> TaskId:
+        """The id of the next task that it submits. ``refs``: the objects it is given."""
+        digest = blake2b(args, digest_size=8, key=function, salt=self.parent)
+        for ref in refs:
+            digest.update(name_of(ref))
+        return TaskId(self.told_apart(digest.digest()) + self.run)
+
+    def next_put(self, fingerprint: bytes) -> ObjectId:
+        """The id of the next value that it puts."""
+        digest = blake2b(fingerprint, digest_size=8, key=b"put", salt=self.parent)
+        return ObjectId(self.told_apart(digest.digest()) + self.run + PUT)
+
+    def told_apart(self, digest: bytes) -> bytes:
+        """The name of this call among those with the same digest."""
+        repeats = self.repeats.get(digest)
+        if repeats is None:
+            if len(self.repeats) >= self.MOST:
+                return next(self.made).to_bytes(8, "little")
+            repeats = self.repeats.setdefault(digest, count())  # (one step, as is next())
+        return ((int.from_bytes(digest, "big") + next(repeats)) & _EIGHT).to_bytes(8, "big")
+
+
+_EIGHT = (1 << 64) - 1
+
+
+def name_of(identifier: bytes) -> bytes:
+    """The part of a task's or object's id that another run would give it too."""
+    return identifier[:8] + identifier[16:]
 
 
 def function_id(pickled: bytes) -> FunctionId:

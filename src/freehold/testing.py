@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from freehold.api import session
+from freehold.core.membership import DEAD_AFTER
 from freehold.errors import ClusterUnreachableError
 from freehold.runtime import launch, machine, noded, places
 from freehold.runtime.headd import head_address
@@ -43,6 +44,7 @@ class Cluster:
         nodes: how many to start with; the head runs beside the first.
         num_cpus, object_store_memory, and the others: what each node offers, as for
             ``freehold.init``.
+        dead_after: seconds without a word after which the head declares a node dead.
 
     Programs connect with ``freehold.init(address=cluster.address)``, through the node that has
     been up longest.
@@ -59,11 +61,13 @@ class Cluster:
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
         infeasible_grace: float = 10.0,
+        dead_after: float = DEAD_AFTER,
     ) -> None:
         places.sweep()
         self._session, _ = places.new_session()
         self._head: Address | None = None
         self._grace = infeasible_grace
+        self._dead_after = dead_after
         self.nodes: list[ClusterNode] = []
         try:
             for _ in range(nodes):
@@ -112,6 +116,7 @@ class Cluster:
             labels=dict(labels or {}),
             infeasible_grace=self._grace,
             start_head=self._head is None,
+            dead_after=self._dead_after,
         )
         node = ClusterNode(launch.start(settings, tied=True))
         self._head = node._started.file.head

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import freehold as fh
-from freehold.ids import Names, TaskId
+from freehold.ids import RunNames, TaskId
 
 from .conftest import until
 
@@ -139,11 +139,11 @@ def test_threads_of_one_task_make_the_same_call() -> None:
 def test_ids_of_equal_calls_differ_however_threads_switch() -> None:
     """Goal: the count behind a task's id is safe between threads. Method: the counter alone, four
     threads, the interpreter switching as often as it can; 12,000 ids are 12,000."""
-    names = Names(bytes(8))
+    names = RunNames(bytes(8), TaskId(bytes(16)))
     ids: list[TaskId] = []
 
     def count() -> None:
-        ids.extend([names.next_task() for _ in range(3000)])
+        ids.extend([names.next_task(b"f", b"(7,)") for _ in range(3000)])
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-7)

@@ -147,13 +147,6 @@ def test_stop_ends_what_does_not_listen(home: Path) -> None:
     assert left_after(home) == []
 
 
-def test_without_its_head_a_node_stops(home: Path) -> None:
-    """Goal: nothing of a cluster whose head is gone stays. Method: kill the head."""
-    start_head()
-    os.kill(named(home, "freehold-head")[0], signal.SIGKILL)
-    assert left_after(home, 3.0) == []
-
-
 def test_block_stays_and_takes_the_node_along(home: Path) -> None:
     """Goal: for service managers: the command lives as long as the node and ends it when told to.
     Method: start with --block, SIGTERM it."""

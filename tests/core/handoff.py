@@ -1,13 +1,14 @@
-"""An explorer of the real ``Ownership``: every interleaving of a small program over FIFO links.
+"""A model of the hand-off, on the real ``Ownership``: every interleaving of a small program over
+FIFO links. (``exploring`` visits the states; owners that die and are replaced: ``afterlife``.)
 
 Theory of operation. Three or four processes, each with a real ``Ownership`` table and a user who
 holds handles, passes references on, asks for values and drops what it has. Between each two
 processes lies a link that keeps order; nothing else is ordered. A *state* is all tables, all links
 and what the users may still do. A step is one message delivered or one thing done by a user.
 
-Machines hold closures (the gates), so a state cannot be copied. It is reached again instead: a
-state is kept as the steps that lead to it, and told from others by a canonical form of it. The
-first child of a state continues in the same machines; each other child replays its steps.
+Processes without any part in the first state are interchangeable, so only the first of them may be
+given something, or crash, before it has had a part: a state in which C and D stand for each other
+is visited once (``virgins``).
 
 Promises, checked in every state: an object that its owner has freed is named by nobody: no handle,
 no reference on its way that the taker could use at once. No event raises. Nobody is told that a
@@ -30,13 +31,17 @@ called lost in vain, and all other promises stand.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from core.exploring import Found, Step
+from core.exploring import explore as explore_model
 from core.world import World, failed, inline, object_id, process, reference, task_id
-from freehold.core.ownership import Entry, Gate, Ownership
+from freehold.core.entries import Entry, Gate
+from freehold.core.ownership import Ownership
+from freehold.core.rebirth import NOBODY
 from freehold.core.submission import PUSHED, Function, Submission, Task
 from freehold.ids import FunctionId, ObjectId, ProcessId
 from freehold.wire.messages import (
@@ -53,9 +58,6 @@ from freehold.wire.messages import (
     TaskDone,
     Value,
 )
-
-Step = tuple[Any, ...]
-
 
 class Carry:
     """A message of the program that carries one reference, as a task's arguments do."""
@@ -90,6 +92,8 @@ class Process:
         self.table = Ownership(self.world)
         self.table.handover_lost = self.handover_lost
         self.submission = Submission(self.world, self.table)
+        self.table.orphaned = self.orphaned
+        self.submission.keep = lambda task, results, worker: False  # (lineage: see afterlife.py)
         self.crashed = False
         self.carrying = 0  # references that came and are neither named nor given up
 
@@ -125,12 +129,15 @@ class Process:
         return b"lost by " + giver
 
     def ended(self, peer: Address) -> None:
-        """A stream has ended. Values of ours that it owned are errors now, as the owner role has
-        it.
-        """
+        """A stream has ended."""
         for entry in self.table.peer_lost(peer.process):
-            if entry.value is None:
-                self.table.resolve(entry, failed(b"owner died"))
+            self.orphaned(entry)
+
+    def orphaned(self, entry: Entry) -> None:
+        """Nobody makes things again here: what a dead process owned is an error."""
+        entry.asked = NOBODY
+        if entry.value is None:
+            self.table.resolve(entry, failed(b"owner died"))
 
     def deliver(self, message: Any, giver: Address) -> None:
         """What the owner role does with each of these messages."""
@@ -163,7 +170,7 @@ class Process:
 @dataclass
 class Program:
     """What is explored. ``setup`` makes the first state; ``sends``, ``crashes`` and ``hasty``
-    (timers that go off early) are budgets.
+    (timers that go off early) are budgets. ``orphans``: the owner A may crash too.
     """
 
     names: str
@@ -173,17 +180,8 @@ class Program:
     locates: bool = False
     loses: bool = False
     hasty: int = 0
+    orphans: bool = False
     cap: int = 400_000
-
-
-@dataclass
-class Found:
-    """The outcome of an exploration. ``blamed``: steps after which someone knows of a loss."""
-
-    states: int = 0
-    quiescent: int = 0
-    blamed: int = 0
-    problems: list[str] = field(default_factory=list)
 
 
 class Model:
@@ -195,12 +193,18 @@ class Model:
         self.by_address = {p.address: p for p in self.processes.values()}
         self.sends, self.crashes = program.sends, program.crashes
         self.locates = program.locates
+        self.mortal = program.names if program.orphans else program.names.replace("A", "")
         self.loses, self.hasty = program.loses, program.hasty
         self.lost = False  # bytes were
         self.early = False  # a timer was
         self.told: list[str] = []  # who was told that a hand-over was lost, in this path
         self.problem = ""
         program.setup(self)
+        self.virgins = [  # those without a part so far, first the one that gets it next
+            name
+            for name, one in self.processes.items()
+            if not one.table.entries and not any(one.address in link for link in self.links)
+        ]
 
     # -- steps
 
@@ -212,7 +216,7 @@ class Model:
                 continue
             for key, entry in giver.table.entries.items():
                 found += self.user_steps(name, key, entry)
-            if self.crashes and name != "A":
+            if self.crashes and name in self.mortal and name not in self.virgins[1:]:
                 found += [("crash", name, losing) for losing in self.losses(giver)]
             if self.hasty:
                 found += [("hurry", name, which) for which in range(len(giver.world.alarms))]
@@ -238,7 +242,8 @@ class Model:
             return []
         found: list[Step] = [("drop", name, key)]
         if self.sends:
-            found += [("pass", name, key, to) for to in self.processes if to != name]
+            takers = [to for to in self.processes if to != name and to not in self.virgins[1:]]
+            found += [("pass", name, key, to) for to in takers]
         if self.locates and entry.value is None and entry.waiters is None and entry.task is None:
             found.append(("locate", name, key))
         if entry.value is not None and any(
@@ -260,6 +265,11 @@ class Model:
             taker.deliver(message, source)
         elif not isinstance(message, Ended):  # refused: the sender learns that the peer is gone
             self.links.setdefault((target, source), deque()).append(Ended())
+
+    def takes_part(self, name: str) -> None:
+        """A process is not like the untouched ones any more."""
+        if name in self.virgins:
+            self.virgins.remove(name)
 
     def drop(self, name: str, key: ObjectId) -> None:
         self.processes[name].table.drop_handle(key)
@@ -283,6 +293,7 @@ class Model:
 
     def hand_on(self, name: str, key: ObjectId, to: str) -> None:
         self.sends -= 1
+        self.takes_part(to)
         giver, taker = self.processes[name], self.processes[to].address
         ref = giver.table.reference(key)
         giver.table.hand_out(ref, taker)
@@ -296,6 +307,7 @@ class Model:
 
     def crash(self, name: str, losing: tuple[Address, ...]) -> None:
         self.crashes -= 1
+        self.takes_part(name)
         gone = self.processes[name]
         gone.crashed = True
         for taker in losing:
@@ -371,7 +383,7 @@ class Model:
                 if queue
             )
         )
-        return tables, links, self.sends, self.crashes, self.hasty, self.lost
+        return tables, links, tuple(self.virgins), self.sends, self.crashes, self.hasty, self.lost
 
 
 def canonical_askers(askers: dict[ProcessId, list[Address]]) -> tuple[Any, ...]:
@@ -391,6 +403,7 @@ def canonical_entry(entry: Entry) -> tuple[Any, ...]:
         tuple(sorted(watcher.process for watcher in entry.watchers or ())),
         tuple(sorted((entry.holders or {}).items())),
         tuple(sorted((entry.owed or {}).items())),
+        entry.asked,
     )
 
 
@@ -419,66 +432,8 @@ def canonical_message(message: Any) -> tuple[Any, ...]:
 
 
 def explore(program: Program) -> Found:
-    """Visit every state of a program, depth first. Stops at the first problem, with its story."""
-    found = Found()
-    seen: set[Hashable] = set()
-    stack: list[list[Step]] = [[]]
-    while stack:
-        path = stack.pop()
-        model = Model(program)
-        for step in path:
-            if attempt(model, step, path, found):
-                return found
-        while True:
-            found.blamed += bool(model.told)  # (a state like any other once it is over)
-            state = model.canonical()
-            if state in seen:
-                break
-            seen.add(state)
-            found.states += 1
-            assert found.states < program.cap, "larger than the program said"
-            steps = model.steps()
-            problem = model.broken() or ("" if steps else model.left_over())
-            found.quiescent += not steps
-            if problem:
-                found.problems.append(story(path, problem))
-                return found
-            if not steps:
-                break
-            stack += [[*path, step] for step in steps[1:]]
-            path = [*path, steps[0]]
-            if attempt(model, steps[0], path, found):
-                return found
-    return found
-
-
-def attempt(model: Model, step: Step, path: Sequence[Step], found: Found) -> bool:
-    """Take a step; True if it raised, which no event may."""
-    try:
-        model.take(step)
-    except (AssertionError, KeyError, AttributeError) as error:
-        found.problems.append(story(path, f"{type(error).__name__}: {error}"))
-        return True
-    return False
-
-
-def story(path: Sequence[Step], problem: str) -> str:
-    """The steps to a problem, one a line."""
-    lines = []
-    for kind, *rest in path:
-        lines.append(" ".join([kind, *(word_for(word) for word in rest)]))
-    return "\n".join([*lines, f"=> {problem}"])
-
-
-def word_for(word: Any) -> str:
-    """A part of a step, to be read."""
-    match word:
-        case Address():
-            return word.process.rstrip(b".").decode()
-        case tuple():
-            return f"losing what it sent to {', '.join(map(word_for, word))}" if word else ""
-        case _:
-            return str(word)
+    """Visit every state of a program."""
+    return explore_model(lambda: Model(program), program.cap)
 
 
 # -- first states ----------------------------------------------------------------------------------

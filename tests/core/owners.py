@@ -43,7 +43,7 @@ class Errors:
     """System errors as plain words."""
 
     def __getattr__(self, kind: str) -> Any:
-        return lambda *facts: f"{kind}: {facts[0]}".encode()
+        return lambda *facts, **flags: f"{kind}: {facts[0]}".encode()
 
 
 class Bench:

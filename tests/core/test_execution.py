@@ -20,6 +20,7 @@ from core.world import (
 from freehold.core.execution import Execution, Needs, Run
 from freehold.core.fetching import ARGUMENT, Fetching
 from freehold.core.ownership import Ownership
+from freehold.ids import ObjectId, TaskId
 from freehold.wire.messages import (
     Address,
     Argument,
@@ -58,6 +59,8 @@ class Bench:
         self.exited: list[Run] = []
         self.execution.interrupt = self.interrupted.append
         self.execution.exit_now = self.exited.append
+        self.left: dict[TaskId, tuple[bool, list[ObjectId]]] = {}  # what the role knows of a run
+        self.execution.run_over = lambda task: self.left.get(task, (False, []))
 
     def push(
         self,

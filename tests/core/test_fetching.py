@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from core.world import (
@@ -14,8 +16,9 @@ from core.world import (
     process,
     stored,
 )
+from freehold.core.entries import Entry
 from freehold.core.fetching import ARGUMENT, GET, WAIT, Creating, Fetching, Get, Wait
-from freehold.core.ownership import Entry, Ownership
+from freehold.core.ownership import Ownership
 from freehold.ids import NodeId, ObjectId
 from freehold.wire.messages import (
     AbortObject,
@@ -36,9 +39,12 @@ X, Y, Z = object_id("x"), object_id("y"), object_id("z")
 
 
 class Reader:
-    """A fetcher that notes what it is told."""
+    """A fetcher that notes what it is told; ``patient``: it waits for the owner's word, as a get
+    does and a task's argument does not.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = True) -> None:
+        self.patient = patient
         self.told: list[tuple[object, ...]] = []
 
     def fetched(self, key: ObjectId, offset: int, size: int) -> None:
@@ -46,6 +52,11 @@ class Reader:
 
     def unfetched(self, key: ObjectId, value: Value) -> None:
         self.told.append((key, value.kind, value.data))
+
+    def missing(self, key: ObjectId, tried: Sequence[NodeId]) -> bool:
+        if not self.patient:
+            self.told.append((key, list(tried)))
+        return not self.patient
 
 
 class Bench:

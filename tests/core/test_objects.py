@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from core.world import World, job, node, object_id, process
-from freehold.core.objects import DEAD_KEPT, PATIENCE, PULL_ROUNDS, SEALED, SPILLED, Objects
+from freehold.core.objects import DEAD_KEPT, PULL_ROUNDS, Objects
+from freehold.core.spilling import PATIENCE
+from freehold.core.stored import SEALED, SPILLED
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import (
@@ -169,7 +171,7 @@ def test_second_attempt_writes_its_object_anew(store: Store, world: World, where
     store.create(X, 4)
     assert world.one(ObjectCreated).offset >= 0
     assert store.mover.claim() == ([("discard", slot(X))] if where == "disk" else [])
-    assert (store.room.used, store.objects.spilled_bytes) == (4 * BLOCK, 0)
+    assert (store.room.used, store.objects.spilling.bytes) == (4 * BLOCK, 0)
 
 
 def test_object_in_use_is_not_written_anew(store: Store, world: World) -> None:
@@ -222,7 +224,7 @@ def test_primaries_are_spilled_and_restored(store: Store, world: World) -> None:
     store.create(Y, 5)
     store.spilled(X)
     world.expect((WRITER, ObjectCreated(Y, 0)))
-    assert (store.state(X), store.objects.spilled_bytes) == (SPILLED, 8 * BLOCK)
+    assert (store.state(X), store.objects.spilling.bytes) == (SPILLED, 8 * BLOCK)
 
     store.fetch(X, 8, ME)
     assert store.mover.claim() == []  # no room yet
@@ -236,7 +238,7 @@ def test_primaries_are_spilled_and_restored(store: Store, world: World) -> None:
     assert store.mover.claim() == []  # its copy on disk is as good
     world.expect((WRITER, ObjectCreated(Z, 0)))
     store.objects.on_free(X)
-    assert (store.mover.claim(), store.objects.spilled_bytes) == ([("discard", slot(X))], 0)
+    assert (store.mover.claim(), store.objects.spilling.bytes) == ([("discard", slot(X))], 0)
 
 
 def test_object_on_disk_is_not_written_twice(store: Store, world: World) -> None:
@@ -253,7 +255,7 @@ def test_object_on_disk_is_not_written_twice(store: Store, world: World) -> None
     store.sealed(Y, 5)
     assert store.mover.claim() == [("spill", Y)]
     store.objects.spilled([Y], [slot(Y)], "")
-    assert store.objects.spilled_bytes == 9 * BLOCK
+    assert store.objects.spilling.bytes == 9 * BLOCK
 
 
 def test_early_spill_before_anyone_waits(store: Store, world: World) -> None:
@@ -414,7 +416,7 @@ def test_restore_fails(store: Store, world: World) -> None:
     missing = world.one(ObjectMissing)
     assert missing.tried == [NodeId(ME.node)]
     assert "checksum" in missing.reason
-    assert (store.objects.table, store.room.used, store.objects.spilled_bytes) == ({}, 0, 0)
+    assert (store.objects.table, store.room.used, store.objects.spilling.bytes) == ({}, 0, 0)
 
 
 def test_serve_pins_in_the_arena_and_on_disk(store: Store, world: World) -> None:

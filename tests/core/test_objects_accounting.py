@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core.world import World, job, node, object_id, process
-from freehold.core.objects import CREATING, PULLING, RESTORING, SEALED, SPILLING, Objects
+from freehold.core.objects import Objects
+from freehold.core.stored import CREATING, PULLING, RESTORING, SEALED, SPILLING
 from freehold.ids import ObjectId
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import (
@@ -182,7 +183,7 @@ class Accounting(RuleBasedStateMachine):
         slots = {stored.slot: stored.id for stored in table if stored.slot is not None}
         assert slots == self.mover.disk
         sizes = sum(stored.size for stored in table if stored.slot is not None)
-        assert self.objects.spilled_bytes == sizes
+        assert self.objects.spilling.bytes == sizes
 
     @invariant()
     def pinned_objects_stay(self) -> None:
@@ -200,7 +201,7 @@ class Accounting(RuleBasedStateMachine):
         """A fetch without an answer has an object in the table that knows of it."""
         for key, client in self.waiting:
             assert client in self.objects.table[key].wants
-        first = self.objects.needs[0] if self.objects.needs else None
+        first = self.objects.spilling.needs[0] if self.objects.spilling.needs else None
         if first is not None and not self.mover.spills:
             stored = first.stored
             assert self.objects.table.get(stored.id) is stored
@@ -225,8 +226,8 @@ class Accounting(RuleBasedStateMachine):
             batch = self.mover.spills.pop()
             self.objects.spilled(batch, self.mover.write(batch), "")
         assert (self.objects.table, self.room.used, self.mover.disk) == ({}, 0, {})
-        assert not self.objects.needs
-        assert self.objects.spilled_bytes == 0
+        assert not self.objects.spilling.needs
+        assert self.objects.spilling.bytes == 0
 
 
 # A failure is told in seconds; without the last argument it is made small, which takes minutes.

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from core.world import World, failed, inline, object_id, process, reference
-from freehold.core.ownership import PATIENCE, Entry, Gate, Ownership
+from freehold.core.entries import Entry, Gate
+from freehold.core.ownership import PATIENCE, Ownership
 from freehold.ids import ProcessId
 from freehold.wire.messages import (
     Address,
@@ -219,7 +220,10 @@ def test_orphan_is_introduced_by_its_giver(table: Ownership, world: World) -> No
     table.hand_out(orphan, THIRD)
     word = Introduce(orphan, world.address.process)
     world.expect((THIRD, word))
+    orphans: list[Entry] = []
+    table.orphaned = orphans.append  # (here rebirth takes over)
     assert take(table, "x", OWNER).gate.waiting == 0  # here it is known
+    assert orphans == [table.entries[X]]
     table.on_introduce(Introduce(orphan, GIVER.process))
     table.unpin(X)
     assert table.entries == {}

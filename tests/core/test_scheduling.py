@@ -329,3 +329,86 @@ def test_owners_on_a_node(bench: Bench) -> None:
     assert bench.granted() == [1, 2]
     assert bench.scheduling.owners_on(NEAR.node) == {holder.process, waiter.process}
     assert bench.scheduling.owners_on(FAR.node) == set()
+
+
+# -- draining --------------------------------------------------------------------------------------
+
+
+def test_a_drained_node_asks_for_every_lease(world: World) -> None:
+    """Goal: once, whoever holds it; lent CPUs and leases asked for before make no difference."""
+    bench = Bench(world, cpus(3))
+    for key, owner in ((1, OWNER), (2, RIVAL), (3, OWNER)):
+        bench.request(key, cpus(1), owner=owner)
+    assert bench.granted() == [1, 2, 3]
+    bench.scheduling.granted[lease(3)].wanted = True
+    bench.scheduling.block(bench.workers[lease(1)])
+    bench.scheduling.drain()
+    world.expect((OWNER, LeaseWanted(lease(1))), (RIVAL, LeaseWanted(lease(2))))
+    for key, owner in ((1, OWNER), (2, RIVAL), (3, OWNER)):
+        bench.give_back(key, owner)
+    bench.conserved()
+    assert bench.scheduling.free == cpus(3)
+
+
+def test_a_drained_node_sends_everything_on(world: World) -> None:
+    """Goal: new requests, queued ones and those whose worker is still starting go to nodes that
+    stay, whatever their hops and however full those are; free CPUs here are not granted.
+
+    Method: NEAR is full, FAR is drained as well."""
+    bench = Bench(world, cpus(1))
+    bench.hire = False
+    bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(2), cpus(0))
+    bench.scheduling.peers[FAR.node] = info(FAR, cpus(8), draining=True)
+    bench.request(1, cpus(1))
+    bench.request(2, cpus(1))
+    world.expect()
+    bench.scheduling.drain()
+    assert bench.unwanted == [lease(1)]
+    bench.request(3, cpus(2), hops=MAX_HOPS)
+    world.expect(
+        (OWNER, LeaseRedirected(lease(2), NEAR, 1)),
+        (OWNER, LeaseRedirected(lease(1), NEAR, 1)),
+        (OWNER, LeaseRedirected(lease(3), NEAR, MAX_HOPS + 1)),
+    )
+    bench.conserved()
+    assert (bench.scheduling.queue, bench.scheduling.granted) == ([], {})
+
+
+def test_no_request_is_sent_to_a_drained_node(world: World) -> None:
+    """Goal: it would come straight back. Method: here is no room, and only the drained one has."""
+    bench = Bench(world, cpus(1))
+    bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(4), draining=True)
+    bench.request(1, cpus(1))
+    bench.request(2, cpus(1))
+    assert bench.granted() == [1]
+    world.expect()
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_what_only_a_drained_node_has(world: World, where: str) -> None:
+    """Goal: the request waits as long as an infeasible one, then fails with that reason; if the
+    drain is cancelled in time it is granted."""
+    bench = Bench(world, cpus(8) if where == "here" else cpus(1))
+    bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(1), draining=where == "there")
+    if where == "there":
+        bench.scheduling.peers[NEAR.node].total = cpus(8)
+    else:
+        bench.scheduling.drain()
+    bench.request(1, cpus(8))
+    world.advance(ASK_AFTER)
+    assert "the only node that has it is drained" in world.one(StillQueued).reason
+    if where == "here":
+        bench.scheduling.undrain()
+        assert bench.granted() == [1]
+    else:
+        world.advance(GRACE + 1)
+        assert "the only node that has it is drained" in world.one(LeaseRefused).reason
+
+
+def test_when_every_node_is_drained(world: World) -> None:
+    """Goal: a request that no node ever had says what is the case."""
+    bench = Bench(world, cpus(1))
+    bench.scheduling.drain()
+    bench.request(1, {"GPU": UNIT})
+    world.advance(ASK_AFTER)
+    assert "GPU 1 is needed, and every node is drained" in world.one(StillQueued).reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.world import World, death, job, lease, process
-from freehold.core.workers import FAILED_STARTS, IDLE_SECONDS, Worker, Workers
+from freehold.core.workers import FAILED_STARTS, IDLE_SECONDS, STOP_SECONDS, Worker, Workers
 from freehold.ids import LeaseId
 from freehold.wire.messages import Death, Stop
 
@@ -209,3 +209,18 @@ def test_job_ends(bench: Bench) -> None:
     bench.up(4)
     assert bench.bound == [(1, 1), (2, 2), (3, 3), (4, 2)]
     assert list(bench.pool.idle) == [4]
+
+
+def test_all_retire(bench: Bench, world: World) -> None:
+    """Goal: every idle worker is asked to stop, below the keep too, and again if it declines; one
+    at work is not. Method: two idle and one leased worker, asked in quick succession and later."""
+    bench.pool.prestart(3)
+    bench.up(1, 2, 3)
+    bench.want(1)
+    bench.pool.retire_all()
+    bench.pool.retire_all()
+    world.expect((process("w2"), Stop()), (process("w3"), Stop()))
+    world.advance(STOP_SECONDS)
+    bench.rest(1)
+    bench.pool.retire_all()
+    world.expect(*((process(name), Stop()) for name in ("w2", "w3", "w1")))

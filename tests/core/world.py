@@ -51,12 +51,16 @@ class World:
         self.sent: list[tuple[Address, Message]] = []
         self.alarms: list[Alarm] = []
         self.ids = count(1)
+        self.fenced: list[NodeId] = []
 
     def now(self) -> float:
         return self.clock
 
     def send(self, to: Address, message: Message) -> None:
         self.sent.append((to, message))
+
+    def fence(self, node: NodeId) -> None:
+        self.fenced.append(node)
 
     def call_at(self, when: float, action: Callable[[], None]) -> Alarm:
         alarm = Alarm(when, action)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -30,11 +30,15 @@ def say(*words):
 class Program:
     """A Python program: its lines of output are awaited with a time limit, its end is certain."""
 
-    def __init__(self, home: Path, text: str, *arguments: object) -> None:
+    def __init__(
+        self, home: Path, text: str, *arguments: object, before: Sequence[str] = ()
+    ) -> None:
+        """``before``: the beginning of the command, such as ``ip netns exec NAME``."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FREEHOLD_")}
         environment["FREEHOLD_HOME"] = str(home)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OPENING + textwrap.dedent(text), *map(str, arguments)],
+            [*before, sys.executable, "-c", OPENING + textwrap.dedent(text), *map(str, arguments)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,

@@ -18,6 +18,8 @@ from core.world import (
     object_id,
     process,
 )
+from freehold.core.attendance import FIRST_PAUSE
+from freehold.core.workers import VACATE_SECONDS
 from freehold.ids import ObjectId
 from freehold.resources import Resources
 from freehold.roles.node import REPORT_SECONDS, Node
@@ -28,7 +30,9 @@ from freehold.wire.messages import (
     Blocked,
     CreateObject,
     DescribeNode,
+    Fenced,
     FetchObject,
+    Heartbeat,
     JobEnded,
     JobStarted,
     JoinCluster,
@@ -41,6 +45,7 @@ from freehold.wire.messages import (
     Message,
     NodeChanged,
     NodeDescription,
+    NodeKnown,
     ObjectCreated,
     ObjectMissing,
     ObjectReady,
@@ -51,6 +56,8 @@ from freehold.wire.messages import (
     ReturnLease,
     SealObject,
     Unblocked,
+    Vacate,
+    Vacated,
 )
 
 ME, HEAD, NEAR = node("me"), node("head"), node("near")
@@ -63,6 +70,10 @@ class Shell:
     def __init__(self) -> None:
         self.started: list[int] = []
         self.killed: list[int] = []
+        self.ended: list[str] = []
+
+    def fenced(self, reason: str) -> None:
+        self.ended.append(reason)
 
     def start_worker(self, start: int) -> None:
         self.started.append(start)
@@ -184,6 +195,28 @@ def test_worker_dies_with_a_lease(bench: Bench, world: World) -> None:
     assert bench.node.scheduling.free == cpus(2)
 
 
+def test_a_worker_whose_stream_has_ended_gets_no_lease(bench: Bench, world: World) -> None:
+    """Goal: between the end of a worker's stream and its parent's word nobody is sent there, and
+    charged for its death. Method: an idle worker, and one whose lease comes back just then."""
+    workers = [bench.worker(1), bench.worker(2)]
+    bench.driver()
+    bench.request(1)
+    assert world.one(LeaseGranted).worker in workers
+    world.take(AssignJob)
+    for worker in workers:
+        bench.node.peer_lost(worker)
+    bench.say(ReturnLease(lease(1)), DRIVER)
+    bench.request(2)
+    bench.request(3)
+    world.expect()
+    for start in (1, 2):
+        bench.node.worker_ended(start, death())
+    assert len(bench.shell.started) == 4
+    third = bench.worker(3)
+    assert world.one(LeaseGranted).worker == third
+    world.sent.clear()
+
+
 def test_workers_that_cannot_start(bench: Bench, world: World) -> None:
     """Goal: the reason reaches the owner whose request waited."""
     bench.driver()
@@ -260,18 +293,46 @@ def test_worker_that_comes_up_after_its_job_ended(bench: Bench, world: World) ->
 
 
 def test_process_gone_releases_its_leases(bench: Bench, world: World) -> None:
-    """Goal: a nested owner's death ends its grants here; the worker that ran them is killed."""
+    """Goal: a nested owner's death ends its grants here, and the worker that ran them is free when
+    it has ended the dead owner's task; it is killed only if it does not.
+
+    Method: two owners' workers; one owner dies and its worker answers in time, then the other,
+    whose worker is silent."""
     bench.driver()
     workers = [bench.worker(start) for start in (1, 2)]
     nested = process("w7", "near")
     bench.request(1, nested)
     bench.request(2)
     world.take(AssignJob), world.take(LeaseGranted)
+    start = granted_to(bench, 1)
+    vacating, other = workers[start - 1], process("w8", "near")
     bench.say(ProcessLost(nested.process), HEAD)
-    world.expect(*((local, ProcessLost(nested.process)) for local in (DRIVER, *workers)))
-    assert len(bench.shell.killed) == 1
+    world.expect(
+        *((local, ProcessLost(nested.process)) for local in (DRIVER, *workers)),
+        (vacating, Vacate(nested.process)),
+    )
     assert bench.node.scheduling.free == cpus(1)
     assert list(bench.node.scheduling.granted) == [lease(2)]
+    assert not bench.node.workers.idle
+    bench.say(Vacated(process("w9", "near").process), vacating)  # not the one that was meant
+    assert not bench.node.workers.idle
+    bench.say(Vacated(nested.process), vacating)
+    assert list(bench.node.workers.idle) == [start]
+    bench.request(3, other)
+    world.take(AssignJob), world.take(LeaseGranted)
+    bench.say(ProcessLost(other.process), HEAD)
+    assert bench.shell.killed == []
+    world.advance(VACATE_SECONDS)
+    assert bench.shell.killed == [start]
+    for kind in (ProcessLost, Vacate, Heartbeat, NodeChanged):
+        world.take(kind)
+
+
+def granted_to(bench: Bench, number: int) -> int:
+    """Which worker a lease was granted."""
+    worker = bench.node.scheduling.granted[lease(number)].worker
+    assert worker is not None
+    return worker.start
 
 
 def test_node_gone_takes_its_owners_along(bench: Bench, world: World) -> None:
@@ -294,10 +355,11 @@ def test_node_gone_takes_its_owners_along(bench: Bench, world: World) -> None:
     bench.say(NodeChanged(gone), HEAD)
     owners = {message.process for message in world.take(ProcessLost, worker)}
     assert owners == {OTHER_DRIVER.process, waiting.process, owning.process}
-    world.expect((worker, NodeChanged(gone)))
-    assert bench.shell.killed == [1]
+    world.expect((worker, Vacate(OTHER_DRIVER.process)), (worker, NodeChanged(gone)))
+    assert set(bench.shell.killed) == {1}
     assert bench.room.used == 0
-    bench.say(JobEnded(job("job2")), HEAD)
+    assert world.fenced == [NEAR.node]
+    assert bench.node.jobs == {}
     assert bench.node.scheduling.free == cpus(2)
     assert not bench.node.scheduling.queue
     assert not bench.node.scheduling.peers
@@ -342,7 +404,8 @@ def test_reports(bench: Bench, world: World) -> None:
     world.take(AssignJob), world.take(LeaseGranted)
     world.advance(REPORT_SECONDS)
     assert world.one(NodeChanged, HEAD).info.free == cpus(0)
-    world.advance(10 * REPORT_SECONDS)
+    world.advance(9 * REPORT_SECONDS)
+    world.one(Heartbeat, HEAD)
     world.expect()
     bench.say(ReturnLease(lease(1)), DRIVER)
     bench.say(ReturnLease(lease(2)), DRIVER)
@@ -374,3 +437,89 @@ def test_keep_object(bench: Bench, world: World) -> None:
     assert not bench.node.objects.table[object_id("x")].primary
     bench.say(KeepObject(object_id("x")), owner)
     assert bench.node.objects.table[object_id("x")].primary
+
+
+# --- the head goes away, and says that we are dead ----------------------------------------------
+
+
+def test_what_the_head_missed_is_told_when_it_is_back(bench: Bench, world: World) -> None:
+    """Goal: while the head is away nothing is sent to it and all goes on; the next call says it
+    all: who ended, which jobs run, who is known to be dead, what is free now. Method: one driver
+    leaves, another comes, a worker dies, a lease is granted, all without a head."""
+    bench.driver()
+    bench.say(NodeChanged(info(node("dead"), cpus(1), alive=False)), HEAD)
+    world.sent.clear()
+    bench.node.peer_lost(HEAD)
+    late = process("driver3", "me")
+    bench.say(Register(late, 6, job("late"), 0, True), late)
+    bench.say(Leave(), DRIVER)
+    worker = bench.worker(1)
+    bench.lost(2)
+    bench.request(1, late, name="late")
+    world.one(LeaseGranted, late)
+    world.advance(FIRST_PAUSE / 2)
+    assert [message for to, message in world.sent if to == HEAD] == []
+    world.advance(FIRST_PAUSE / 2)
+    call = world.one(JoinCluster, HEAD)
+    assert [running.job for running in call.jobs] == [job("late")]
+    assert call.ended == [DRIVER.process]
+    assert [gone.address for gone in call.gone] == [node("dead")]
+    assert (call.info.free, call.info.workers) == (cpus(1), 1)
+    assert worker.process in bench.node.workers.by_process
+    world.sent.clear()
+
+
+def test_what_we_missed_is_in_the_heads_answer(bench: Bench, world: World) -> None:
+    """Goal: deaths, ends and jobs that we were not told of take effect when the head is back;
+    what we know better does not. Method: NEAR's driver holds a lease here; the answer says that it
+    has ended and NEAR is gone, names a new node, a new job, and a job of ours that is over."""
+    bench.driver()
+    ours = bench.node.jobs[job()]
+    bench.say(JobStarted(job("job2"), OTHER_DRIVER, 9, [], "/", True), HEAD)
+    bench.worker(1)
+    bench.request(1, OTHER_DRIVER, name="job2")
+    bench.say(Leave(), DRIVER)
+    bench.node.peer_lost(HEAD)
+    world.advance(FIRST_PAUSE)
+    world.sent.clear()
+    far = info(node("far"), cpus(4))
+    new = JobStarted(job("new"), process("d9", "far"), 1, [], "/", True)
+    gone = info(NEAR, cpus(1), alive=False, reason="said nothing for 10 s")
+    bench.say(Joined([far], [gone], [ours, new], [OTHER_DRIVER.process]), HEAD)
+    assert set(bench.node.jobs) == {job("new")}
+    assert set(bench.node.scheduling.peers) == {node("far").node}
+    assert bench.shell.killed
+    assert bench.node.scheduling.free == cpus(2)
+    assert world.fenced == [NEAR.node]
+    bench.say(NodeChanged(info(NEAR, cpus(1))), HEAD)
+    assert set(bench.node.scheduling.peers) == {node("far").node}
+    world.sent.clear()
+
+
+def test_a_node_that_the_head_forgot(bench: Bench, world: World) -> None:
+    """Goal: a head that lost a record hears of the node from those who knew it. Method: the
+    answer to our second call does not name NEAR."""
+    bench.node.peer_lost(HEAD)
+    world.advance(FIRST_PAUSE)
+    world.one(JoinCluster, HEAD)
+    bench.say(Joined([]), HEAD)
+    world.expect((HEAD, NodeKnown(info(NEAR, cpus(1), {}))))
+
+
+def test_declared_dead(bench: Bench, world: World) -> None:
+    """Goal: the shell ends a node that was declared dead, and its drivers hear why."""
+    bench.driver()
+    bench.say(Fenced("said nothing for 10 s"), HEAD)
+    world.expect((DRIVER, Fenced("said nothing for 10 s")))
+    assert bench.shell.ended == ["said nothing for 10 s"]
+
+
+def test_the_heads_patience_is_passed_on(bench: Bench, world: World) -> None:
+    """Goal: processes know how long a node may be silent. Method: the head of another patience
+    comes back; one process is here, another comes later."""
+    bench.driver()
+    bench.say(Joined([info(NEAR, cpus(1), {})], dead_after=30.0), HEAD)
+    assert world.one(Registered, DRIVER).dead_after == 30.0
+    late = process("w1", "me")
+    bench.say(Register(late, 101, job(""), 1, False), late)
+    assert world.one(Registered, late).dead_after == 30.0

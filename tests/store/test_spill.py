@@ -242,18 +242,31 @@ def test_wrong_offset_is_found(store: SpillStore) -> None:
             read(store, first._replace(offset=offset))
 
 
-def test_part_of_an_object(store: SpillStore, tmp_path: Path) -> None:
-    """Goal: chunks for the network come straight from disk. Method: first, middle, last, none."""
-    batch = batch_of(300, 1000)
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2000, 2500])
+def test_parts_of_an_object(store: SpillStore, size: int) -> None:
+    """Goal: pieces for the network come straight from disk and make the whole. Method: sizes
+    around the pieces' own."""
+    batch = batch_of(300, size)
     slot = store.write(batch)[1]
-    whole = bytes(batch[1][1])
-    for start, size in [(0, 10), (400, 300), (999, 1), (1000, 0)]:
-        part = bytearray(size)
-        store.read_part(slot, start, memoryview(part))
-        assert part == whole[start : start + size]
-    for start in (-1, 991):
-        with pytest.raises(ValueError, match="are not in an object of 1000 bytes"):
-            store.read_part(slot, start, memoryview(bytearray(10)))
+    parts = [bytes(part) for part in store.parts(slot, 1000)]
+    assert b"".join(parts) == bytes(batch[1][1])
+    assert all(len(part) == 1000 for part in parts[:-1])
+
+
+@pytest.mark.parametrize("place", [0, 1500, 2499])
+def test_damaged_parts_are_never_whole(store: SpillStore, tmp_path: Path, place: int) -> None:
+    """Goal: who is sent a damaged object does not get its last piece. Method: turn one bit."""
+    (slot,) = store.write(batch_of(2500))
+    (path,) = on_disk(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 2500 + place)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 4]))
+    parts = store.parts(slot, 1000)
+    assert [len(next(parts)), len(next(parts))] == [1000, 1000]
+    with pytest.raises(SpillReadError, match="not what was written"):
+        next(parts)
 
 
 def test_close_removes_everything(tmp_path: Path) -> None:

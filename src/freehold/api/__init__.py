@@ -1,6 +1,6 @@
 """What users touch: remote functions, references, get, put, wait, cancel, the session."""
 
-from freehold.api.calls import cancel, get, put, wait
+from freehold.api.calls import cancel, explain, get, put, wait
 from freehold.api.refs import ObjectRef
 from freehold.api.remote import RemoteFunction, remote
 from freehold.api.session import (
@@ -23,6 +23,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "explain",
     "get",
     "get_runtime_context",
     "init",

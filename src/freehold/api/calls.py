@@ -51,6 +51,22 @@ def get(refs: Any, *, timeout: float | None = None, writable: bool = False) -> A
     return session.connected().get(refs, timeout, writable=writable)
 
 
+def explain(ref: ObjectRef[Any], *, timeout: float = 1.0) -> str:
+    """What the value waits for, through every process concerned, as text of a few lines: the task
+    that makes it, where that runs or why it is queued, what it waits for in turn. Tasks that wait
+    for each other in a circle are named. The same text stands in GetTimeoutError.
+
+    Args:
+        timeout: seconds to wait for answers at most; whoever is silent is told as such. 0 asks
+            nobody and tells what this process knows.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"explain() takes an ObjectRef, not {_kind(ref)}")
+    _check_timeout(timeout, never=False)
+    ref._check()
+    return "\n".join(session.connected().explainer.lines([ref._ref.object], timeout))
+
+
 def put(value: T) -> ObjectRef[T]:
     """Store a value and return a reference to it. This process owns it.
 
@@ -123,7 +139,9 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     session.connected().cancel(ref, force=force, recursive=recursive)
 
 
-def _check_timeout(timeout: float | None) -> None:
+def _check_timeout(timeout: float | None, *, never: bool = True) -> None:
+    if not never and timeout in (None, math.inf):
+        raise ValueError(f"timeout must be finite seconds, not {timeout}")
     if timeout is None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):

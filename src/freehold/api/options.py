@@ -21,6 +21,7 @@ class Options(msgspec.Struct, frozen=True):
     memory: float = 0
     resources: Mapping[str, float] = {}
     max_retries: int = 3
+    max_calls: int = 0
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     name: str = ""
 
@@ -56,6 +57,8 @@ def checked(base: Options, given: Mapping[str, Any]) -> Options:
         values["num_returns"] = _integer("num_returns", values["num_returns"], 0, MOST_RETURNS)
     if "max_retries" in values:
         values["max_retries"] = _integer("max_retries", values["max_retries"], -1, MOST_RETRIES)
+    if "max_calls" in values:
+        values["max_calls"] = _integer("max_calls", values["max_calls"], 0, MOST_RETRIES)
     if "name" in values:
         values["name"] = text("name", values["name"])
     if "resources" in values:

@@ -28,6 +28,7 @@ from freehold.core.submission import Function, Task
 from freehold.ids import function_id, return_id
 from freehold.runtime.process import Process
 from freehold.wire import serial
+from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Reference
 
 P = ParamSpec("P")
@@ -192,14 +193,17 @@ class RemoteFunction(Generic[P, R]):
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
         options = self._options
         context = process.context()
+        borrowed = [*packed.borrowed, *function.captured]
         task = Task(
-            context.names.next_task(),
+            context.names.next_task(
+                function.fingerprint, packed.blob, [ref.object for ref in (*packed.deps, *borrowed)]
+            ),
             function,
             packed.blob,
             resources=self._resources,
             num_returns=options.num_returns,
             deps=packed.deps,
-            borrowed=[*packed.borrowed, *function.captured],
+            borrowed=borrowed,
             max_retries=options.max_retries,
             retry_exceptions=self._retry,
             depth=context.depth,
@@ -209,13 +213,16 @@ class RemoteFunction(Generic[P, R]):
         with process.lock:
             if process.dropped:
                 process.settle()
+            if context.run is not None:
+                task.origin = process.origin(context.run)
             process.role.submit(task)
             process.transport.flush_soon()
         address = process.address
+        line = task.origin.line if task.origin is not None else ()
         if options.num_returns == 1:
-            return ObjectRef(process, Reference(return_id(task.id, 0), address))
+            return ObjectRef(process, Reference(return_id(task.id, 0), address, line))
         return [
-            ObjectRef(process, Reference(return_id(task.id, index), address))
+            ObjectRef(process, Reference(return_id(task.id, index), address, line))
             for index in range(options.num_returns)
         ]
 
@@ -232,7 +239,12 @@ class RemoteFunction(Generic[P, R]):
         pickled, captured = serial.pickle_function(self._function, self._name())
         self._captured = captured
         self._prepared = Function(
-            function_id(pickled), self._name(), pickled, [ref._ref for ref in captured]
+            function_id(pickled),
+            self._name(),
+            pickled,
+            [ref._ref for ref in captured],
+            fingerprint(self._function),
+            self._options.max_calls,
         )
         self._process = process
 
@@ -320,6 +332,9 @@ def remote(function: Any = None, /, **options: Any) -> Any:
         resources: amounts of custom resources.
         max_retries: how often a task is run again when its worker dies (default 3; -1: without
             end; 0: a task that may not run twice).
+        max_calls: how many of the function's tasks one worker process runs before it is replaced
+            (default 0: any number), for native code that leaks. What the process owns is handed
+            over.
         retry_exceptions: run it again also when it raises: True, or a list of exception types.
             Counts as a retry.
         name: what to call the tasks in messages, instead of the function's name.

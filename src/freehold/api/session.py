@@ -5,13 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freehold import resources as amounts
 from freehold.api.options import text
-from freehold.errors import AlreadyInitializedError, NotInitializedError
+from freehold.core.membership import DEAD_AFTER
+from freehold.errors import (
+    AlreadyInitializedError,
+    ClusterUnreachableError,
+    NotInitializedError,
+)
 from freehold.ids import short
 from freehold.runtime import current, machine, places
 from freehold.runtime.driver import Driver
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
     from freehold.runtime import launch, noded
 
 _starting = threading.Lock()
+#: Seconds to wait for a head that does not answer. One that was killed is back in half a second.
+HEAD_PATIENCE = 5.0
 
 
 class Session(dict[str, Any]):
@@ -51,6 +59,8 @@ def init(  # long: half of it is the table of its options
     log_to_driver: bool = True,
     ignore_reinit_error: bool = False,
     infeasible_grace: float = 10.0,
+    dead_after: float = DEAD_AFTER,
+    explain_after: float | None = 10.0,
 ) -> Session:
     """Connect this program to a cluster, or start one on this machine.
 
@@ -68,6 +78,10 @@ def init(  # long: half of it is the table of its options
         ignore_reinit_error: do nothing if already connected, instead of raising.
         infeasible_grace: seconds after which a task that no node can ever run fails with
             UnschedulableError.
+        dead_after: seconds without a word after which the new cluster's head declares a node
+            dead.
+        explain_after: seconds after which a ``get`` without a timeout says, by a warning of the
+            logger "freehold", what it waits for. None: never.
 
     Raises:
         AlreadyInitializedError: this process is connected already.
@@ -96,13 +110,20 @@ def init(  # long: half of it is the table of its options
         namespace = text("namespace", namespace or "")
         if not isinstance(log_to_driver, bool):
             raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
+        _check_patience(explain_after)
         started = None
         if address == "local":
-            started = _start_local(offer, infeasible_grace)
+            started = _start_local(offer, infeasible_grace, dead_after)
             folder, file = started.folder, started.file
         else:
             folder, file = _find(address, offer)
-        driver = Driver(folder, file, log_to_driver=log_to_driver, namespace=namespace)
+        driver = Driver(
+            folder,
+            file,
+            log_to_driver=log_to_driver,
+            namespace=namespace,
+            explain_after=explain_after,
+        )
         driver.started = started
         try:
             driver.start()
@@ -114,11 +135,12 @@ def init(  # long: half of it is the table of its options
         return _described(driver)
 
 
-def _start_local(offer: dict[str, Any], grace: float) -> launch.Started:
+def _start_local(offer: dict[str, Any], grace: float, dead_after: float) -> launch.Started:
     """A cluster of one node on this machine that ends with this process."""
     from freehold.runtime import launch  # late: what it imports only a starter needs (60 ms)
 
-    return launch.start(local_settings(**offer, infeasible_grace=grace), tied=True)
+    settings = local_settings(**offer, infeasible_grace=grace, dead_after=dead_after)
+    return launch.start(settings, tied=True)
 
 
 def _find(address: str, offer: dict[str, Any]) -> tuple[Path, places.NodeFile]:
@@ -143,11 +165,13 @@ def local_settings(
     spill_folders: Sequence[str | os.PathLike[str]] | None,
     spill_quota: int | None,
     infeasible_grace: float,
+    dead_after: float,
 ) -> noded.Settings:
     """Settings of a first node with a head, on loopback, in a session of its own."""
     from freehold.runtime import headd, launch, noded
 
     _check_node(labels, spill_folders, spill_quota, infeasible_grace)
+    machine.check_patience(dead_after)
     offer = machine.offer(num_cpus, num_gpus, memory, resources)
     store = machine.store_bytes(object_store_memory)
     places.sweep()
@@ -164,6 +188,7 @@ def local_settings(
         spill_quota=spill_quota,
         infeasible_grace=infeasible_grace,
         start_head=True,
+        dead_after=dead_after,
     )
 
 
@@ -186,6 +211,18 @@ def _check_node(labels: object, folders: object, quota: object, grace: object) -
         raise TypeError(f"infeasible_grace must be seconds, not {grace!r}")
     if not 0 <= grace < float("inf"):
         raise ValueError(f"infeasible_grace must be finite seconds >= 0, not {grace}")
+
+
+def _check_patience(explain_after: object) -> None:
+    """Raise TypeError or ValueError for what is no time to wait."""
+    if explain_after is None:
+        return
+    if isinstance(explain_after, bool) or not isinstance(explain_after, int | float):
+        raise TypeError(f"explain_after must be seconds or None (never), not {explain_after!r}")
+    if not 0 < explain_after < float("inf"):
+        raise ValueError(
+            f"explain_after must be finite seconds > 0, or None (never), not {explain_after}"
+        )
 
 
 def _described(process: Process) -> Session:
@@ -229,8 +266,21 @@ def _cluster() -> Description:
     process = current.process()
     if process is None:
         raise NotInitializedError("not connected to a cluster: call init() first")
-    answer: Description = process.ask(process.head, Describe)
-    return answer
+    deadline = time.monotonic() + HEAD_PATIENCE
+    while True:
+        try:
+            answer: Description = process.ask(process.head, Describe, HEAD_PATIENCE)
+        except ClusterUnreachableError as error:
+            if time.monotonic() < deadline and not process.node_gone:
+                time.sleep(0.05)
+                continue
+            raise ClusterUnreachableError(
+                f"the head at {places.place(process.head)}, which knows what the cluster consists "
+                f"of, has not answered for {HEAD_PATIENCE:g} s. Tasks and values go on without it; "
+                "ask again later, or see the log of the node that started it",
+                address=places.place(process.head),
+            ) from error
+        return answer
 
 
 def nodes() -> list[dict[str, Any]]:
@@ -244,6 +294,7 @@ def _node(info: NodeInfo) -> dict[str, Any]:
     return {
         "NodeID": info.address.node.hex(),
         "Alive": info.alive,
+        "Draining": info.draining and info.alive,
         "NodeManagerAddress": info.address.host,
         "NodeManagerHostname": info.hostname,
         "NodeManagerPort": info.address.port,

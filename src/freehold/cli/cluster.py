@@ -35,6 +35,9 @@ from typing import NamedTuple, NoReturn
 import click
 
 from freehold.cli.sort import size
+from freehold.cli.words import count
+from freehold.cli.words import size as bytes_of
+from freehold.core.membership import DEAD_AFTER
 from freehold.errors import FreeholdError
 from freehold.observe import cluster as observe
 from freehold.resources import CPU, GPU, MEMORY, UNIT
@@ -88,6 +91,7 @@ def _resources(text: str) -> dict[str, float]:
 @click.option("--address", metavar="HOST:PORT", help="Join the cluster with this head.")
 @click.option("--host", metavar="ADDRESS", help="Listen on this address of this machine.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Of the head [default: any free one].")
+@click.option("--session", metavar="FOLDER", help="With --head: bring the head of it back.")
 @click.option("--token-file", metavar="FILE", help="The cluster's token; - reads standard input.")
 @click.option("--num-cpus", type=float, help="[default: what this machine has]")
 @click.option("--num-gpus", type=float)
@@ -97,12 +101,14 @@ def _resources(text: str) -> dict[str, float]:
 @click.option("--object-store-memory", "store", type=size, metavar="SIZE", help="4GiB.")
 @click.option("--spill-folder", "spill", multiple=True, metavar="DIR", help="May be repeated.")
 @click.option("--spill-quota", type=size, metavar="SIZE", help="At most this much on disk.")
+@click.option("--dead-after", type=float, metavar="SECONDS", help="[default: 10] With --head.")
 @click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops the node.")
 def start(
     head: bool,
     address: str | None,
     host: str | None,
     port: int | None,
+    session: str | None,
     token_file: str | None,
     num_cpus: float | None,
     num_gpus: float | None,
@@ -112,18 +118,19 @@ def start(
     store: int | None,
     spill: Sequence[str],
     spill_quota: int | None,
+    dead_after: float | None,
     block: bool,
 ) -> None:
     """Start a cluster on this machine (--head), or a node that joins one (--address).
 
     It runs in the background until 'freehold stop'. Only this machine can reach it unless --host
-    names another of its addresses.
+    names another of its addresses. Where all of a head and its machine's nodes has died, --session
+    brings the head back where it was, and the nodes elsewhere come back to it.
     """
-    if head == (address is not None):
-        raise click.UsageError("say either --head (a new cluster) or --address HOST:PORT (join)")
-    if address is not None and port is not None:
-        raise click.UsageError("--port is the head's; a node that joins takes any free one")
+    _check_mixture(head, address, host, port, session, token_file, dead_after)
+    patience = DEAD_AFTER if dead_after is None else dead_after
     try:
+        machine.check_patience(patience)
         offer = machine.offer(num_cpus, num_gpus, memory, resources)
         store_bytes = machine.store_bytes(store)
     except (TypeError, ValueError) as error:
@@ -132,7 +139,10 @@ def start(
     token = _given_token(token_file)
     listen = _own_address(host or LOOPBACK)
     _home()
-    if address is None:
+    if session is not None:
+        join = _dead_session(Path(session))
+        listen = join.head.host
+    elif address is None:
         join = _new_cluster(listen, port or 0, token)
     else:
         join = _running_cluster(_head_at(address), token, host)
@@ -148,6 +158,7 @@ def start(
         spill_quota=spill_quota,
         start_head=head,
         shared=True,
+        dead_after=patience,
     )
     try:
         started = launch.start(settings, tied=block)
@@ -157,6 +168,27 @@ def start(
     _tell(started, head=head, store=store_bytes, offer=offer)
     if block:
         _stay(started)
+
+
+def _check_mixture(
+    head: bool,
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    session: str | None,
+    token_file: str | None,
+    dead_after: float | None,
+) -> None:
+    """Refuse options that do not go together."""
+    if head == (address is not None):
+        raise click.UsageError("say either --head (a new cluster) or --address HOST:PORT (join)")
+    if address is not None and (port, session, dead_after) != (None, None, None):
+        raise click.UsageError(
+            "--port is the head's (a node that joins takes any free one), and so are --session "
+            "and --dead-after"
+        )
+    if session is not None and (host, port, token_file) != (None, None, None):
+        raise click.UsageError("--session says where the head was, and its token: it goes alone")
 
 
 def _home() -> None:
@@ -236,6 +268,12 @@ def _new_cluster(host: str, port: int, token: bytes | None) -> Join:
     except OSError as error:
         why = os.strerror(error.errno or 0)
         _fail(f"port {port} on {host} cannot be used: {why}; choose another --port")
+    for folder, file in places.dead_heads():
+        click.echo(
+            f"Note: the head at {places.place(file.head)} has died. 'freehold start --head "
+            f"--session {folder.parent}' brings it back, 'freehold stop' clears it away.",
+            err=True,
+        )
     others = [places.place(file.head) for _, file in places.heads_here() if file.shared]
     if others:
         click.echo(
@@ -244,6 +282,16 @@ def _new_cluster(host: str, port: int, token: bytes | None) -> Join:
             err=True,
         )
     return Join(places.new_session(token)[0], head_address(host, port))
+
+
+def _dead_session(session: Path) -> Join:
+    """A session of ours whose head has died, to be brought back where it was."""
+    file = places.head_file(session)
+    if file is None:
+        _fail(f"{session} is not the folder of a session whose head died here")
+    if places.alive(file.pid):
+        _fail(f"the head of {session} runs: pid {file.pid}")
+    return Join(session.absolute(), file.address)
 
 
 def _running_cluster(head: Address, token: bytes | None, host: str | None) -> Join:
@@ -296,7 +344,7 @@ def _tell(started: launch.Started, *, head: bool, store: int, offer: dict[str, i
     words = ", ".join(_amount(name, amount) for name, amount in offer.items())
     verb = "Started a cluster" if head else "Joined the cluster"
     click.echo(f"{verb} at {address}: node {file.address.node.hex()} offers {words}")
-    click.echo(f"with {_bytes(store)} of memory for objects. Logs: {started.folder / 'logs'}\n")
+    click.echo(f"with {bytes_of(store)} of memory for objects. Logs: {started.folder / 'logs'}\n")
     click.echo(f'From Python on this machine:  freehold.init(address="{address}")')
     if head:
         click.echo(f"A further node here:          freehold start --address {address}")
@@ -346,17 +394,24 @@ def stop(address: str | None, everything: bool) -> None:
         for folder, file in [*_here(places.heads_here), *_here(places.nodes_here)]
         if (file.shared or everything) and wanted in (None, places.place(file.head))
     ]
-    if not found:
+    dead = [
+        folder
+        for folder, file in _here(places.dead_heads)
+        if wanted in (None, places.place(file.head))
+    ]
+    if not found and not dead:
         click.echo("Nothing to stop" + (f" of the cluster at {address}." if address else "."))
         return
     heads = sum(folder.name == places.HEAD_FOLDER for folder, _ in found)
     _end(found, signal.SIGTERM)
     if any(places.alive(file.pid) for _, file in found):
         _end(found, signal.SIGKILL)
-    for folder, _ in found:
+    for folder in [*(folder for folder, _ in found), *dead]:
         if folder.exists():
             places.remove_node(folder)
-    click.echo(f"Stopped: {_count(len(found) - heads, 'node')}, {_count(heads, 'head')}.")
+    for folder in dead:
+        click.echo(f"Cleared away: {folder.parent}, whose head had died.")
+    click.echo(f"Stopped: {count(len(found) - heads, 'node')}, {count(heads, 'head')}.")
 
 
 def _here(living: Callable[[], Iterable[Place]]) -> list[Place]:
@@ -389,24 +444,8 @@ def status(address: str | None, token_file: str | None) -> None:
 
     For a cluster with no node here, the token is needed: --token-file or $FREEHOLD_TOKEN.
     """
-    given = _given_token(token_file)
-    sessions = {
-        places.place(file.head): folder.parent
-        for folder, file in [*_here(places.nodes_here), *_here(places.heads_here)]
-    }
-    if address is not None:
-        heads = [_head_at(address)]
-    else:
-        heads = [_head_at(place) for place in sessions]
-        if not heads:
-            click.echo("No cluster runs on this machine. Start one: freehold start --head")
-            sys.exit(1)
     failed = False
-    for head in heads:
-        session = sessions.get(places.place(head))
-        token = given or (places.read_token(session) if session else None)
-        if token is None:
-            _fail(f"no token for {places.place(head)}: give --token-file or $FREEHOLD_TOKEN")
+    for head, token in chosen(address, token_file):
         try:
             _show(places.place(head), observe.state(head.host, head.port, token))
         except observe.UNREACHABLE as error:
@@ -416,11 +455,34 @@ def status(address: str | None, token_file: str | None) -> None:
         sys.exit(1)
 
 
+def chosen(address: str | None, token_file: str | None) -> list[tuple[Address, bytes]]:
+    """The heads of the cluster at an address, or of all with a node here, with their tokens. None
+    at all ends the command.
+    """
+    given = _given_token(token_file)
+    sessions = {
+        places.place(file.head): folder.parent
+        for folder, file in [*_here(places.nodes_here), *_here(places.heads_here)]
+    }
+    if address is None and not sessions:
+        click.echo("No cluster runs on this machine. Start one: freehold start --head")
+        sys.exit(1)
+    heads = [_head_at(place) for place in ([address] if address is not None else sessions)]
+    found = []
+    for head in heads:
+        session = sessions.get(places.place(head))
+        token = given or (places.read_token(session) if session else None)
+        if token is None:
+            _fail(f"no token for {places.place(head)}: give --token-file or $FREEHOLD_TOKEN")
+        found.append((head, token))
+    return found
+
+
 def _show(address: str, state: observe.State) -> None:
     living = [info for info in state.nodes if info.alive]
-    counts = f"{_count(len(living), 'node')}, {_count(len(state.jobs), 'job')}"
+    counts = f"{count(len(living), 'node')}, {count(len(state.jobs), 'job')}"
     click.echo(f"Cluster at {address}: {counts}")
-    head = "node address pid used/total store spilled workers queued"
+    head = "node address pid used/total store spilled workers queued state"
     rows: list[tuple[str, ...]] = [tuple(head.split())]
     rows += [_row(info) for info in living]
     _table(rows)
@@ -445,10 +507,11 @@ def _row(info: NodeInfo) -> tuple[str, ...]:
         f"{places.place(info.address)} ({info.hostname})",
         str(info.pid),
         ", ".join(used) or "nothing",
-        f"{_bytes(info.store_used)}/{_bytes(info.store_bytes)}",
-        _bytes(info.spilled_bytes),
+        f"{bytes_of(info.store_used)}/{bytes_of(info.store_bytes)}",
+        bytes_of(info.spilled_bytes),
         str(info.workers),
         str(info.queued),
+        "drains" if info.draining else "up",
     )
 
 
@@ -463,20 +526,8 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
 # ------------------------------------------------------------------ words
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
-
-
 def _plain(name: str, amount: int) -> str:
-    return _bytes(amount / UNIT) if name == MEMORY else f"{amount / UNIT:g}"
+    return bytes_of(amount / UNIT) if name == MEMORY else f"{amount / UNIT:g}"
 
 
 def _amount(name: str, amount: int) -> str:

@@ -15,6 +15,8 @@ COMMANDS = {
     "start": ("cluster", "start", "Start a cluster on this machine, or a node that joins one."),
     "stop": ("cluster", "stop", "Stop the nodes and heads on this machine."),
     "status": ("cluster", "status", "Show nodes, what they hold, and jobs."),
+    "drain": ("drain", "drain", "Empty a node and have it leave, with nothing lost."),
+    "explain": ("explain", "explain", "Say what a task or value waits for."),
     "sort": ("sort", "sort", "Sort 100-byte records: make them, sort them, check the result."),
 }
 

@@ -2,7 +2,9 @@
 
 A pushed task first waits until the references in it have been introduced (``ownership``) and its
 stored arguments are here (``fetching``); then it is ready, and the thread that runs user code
-takes it. Tasks run in the order in which they became ready.
+takes it. Tasks run in the order in which they became ready. If an argument cannot be found, the
+task goes back to its owner at once: the argument may have to be made again first, and that may
+need the very CPU that this task would hold.
 
 A worker whose task blocks in ``get`` or runs for long gives the tasks behind it back to their
 owners (``give_back``): any of them might be what the blocked task waits for, and none should wait
@@ -16,16 +18,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from freehold.core.entries import Gate, Origin
 from freehold.core.fetching import ARGUMENT, Fetching
-from freehold.core.ownership import Gate, Ownership
+from freehold.core.ownership import Ownership
 from freehold.core.world import World
-from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId
+from freehold.ids import FunctionId, NodeId, ObjectId, ProcessId, TaskId
 from freehold.wire.messages import (
     FAILED,
     STORED,
     Address,
     CancelTask,
     DefineFunction,
+    Missing,
     PushTask,
     Reference,
     TaskDone,
@@ -37,7 +41,17 @@ from freehold.wire.messages import (
 class Run:
     """One task at this worker. ``args``: the values of its top-level references, by slot."""
 
-    __slots__ = ("begun", "cancelled", "found", "gate", "message", "missing", "pinned", "submitter")
+    __slots__ = (
+        "begun",
+        "cancelled",
+        "found",
+        "gate",
+        "message",
+        "missing",
+        "origin",
+        "pinned",
+        "submitter",
+    )
 
     def __init__(self, message: PushTask, submitter: Address) -> None:
         self.message = message
@@ -47,6 +61,7 @@ class Run:
         self.pinned: list[Reference] = []
         self.begun = False
         self.cancelled = False
+        self.origin: Origin | None = None
         self.gate: Gate
 
     def args(self) -> Sequence[Value]:
@@ -65,8 +80,11 @@ class Execution:
         self.ready: deque[Run] = deque()
         self.functions: dict[FunctionId, DefineFunction] = {}
         self.current: Run | None = None
+        self.began = 0.0  # when the current task did
         self.slow = False  # the current task has been at it for a while: nothing may wait behind it
         self.cancelled_error: Callable[[Run], bytes]
+        # the role's: whether something made in the run is left; what it was to make and did not
+        self.run_over: Callable[[TaskId], tuple[bool, list[ObjectId]]]
         self.interrupt: Callable[[Run], None]
         self.exit_now: Callable[[Run], None]
 
@@ -124,6 +142,7 @@ class Execution:
         run = self.ready.popleft()
         run.begun = True
         self.current = run
+        self.began = self.world.now()
         return run
 
     def finished(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
@@ -132,14 +151,18 @@ class Execution:
         """
         self.current = None
         self.slow = False
-        submitter = run.submitter
-        for value in results:
-            for ref in value.contains:
-                self.ownership.hand_out(ref, submitter)
+        submitter, message = run.submitter, run.message
+        if submitter.process in self.ownership.lost:  # nobody waits for it
+            self.run_over(message.task)
+            self.drop(run)
+            return
+        results = [self.ownership.for_peer(value, submitter) for value in results]
+        children, unclaimed = self.run_over(message.task)
         self.world.send(
-            submitter, TaskDone(run.message.task, run.message.attempt, results, micros, retry)
+            submitter,
+            TaskDone(message.task, message.attempt, results, micros, retry, children, unclaimed),
         )
-        self.drop(run)
+        self.drop(run)  # (after it: what we release is the submitter's again by then)
 
     def drop(self, run: Run) -> None:
         """Forget an answered task and what was held for it."""
@@ -153,6 +176,14 @@ class Execution:
             if not run.begun:
                 self.abandon(run)
                 self.world.send(run.submitter, TaskReturned(run.message.task, run.message.attempt))
+
+    def argument_missing(self, run: Run, object_id: ObjectId, tried: Sequence[NodeId]) -> None:
+        """An argument is not where it was said to be: the task's owner has to see to it."""
+        if self.runs.get(run.message.task) is run and not run.begun:
+            self.abandon(run)
+            message = run.message
+            lost = Missing(object_id, list(tried))
+            self.world.send(run.submitter, TaskReturned(message.task, message.attempt, [lost]))
 
     def abandon(self, run: Run) -> None:
         """A task that will not run here: release what was fetched for it."""
@@ -215,6 +246,11 @@ class Needs:
         else:
             self.run.found[object_id] = (offset, size)
         self.execution.arrived(self.run)
+
+    def missing(self, object_id: ObjectId, tried: Sequence[NodeId]) -> bool:
+        """It has to be found or made again, and not while we hold a worker."""
+        self.execution.argument_missing(self.run, object_id, tried)
+        return True
 
     def unfetched(self, object_id: ObjectId, value: Value) -> None:
         """It is not stored after all: use the value that the owner has now."""

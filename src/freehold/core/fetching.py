@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from freehold.core.ownership import Entry, Ownership
+from freehold.core.entries import Entry
+from freehold.core.ownership import Ownership
 from freehold.core.world import World
 from freehold.ids import JobId, NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
@@ -43,6 +44,11 @@ class Fetcher(Protocol):
 
     def unfetched(self, object_id: ObjectId, value: Value) -> None:
         """There are no stored bytes after all: ``value`` is inline or an error."""
+
+    def missing(self, object_id: ObjectId, tried: Sequence[NodeId]) -> bool:
+        """None of the nodes that were tried has it. True: the fetcher gives up; False: it waits
+        for what the owner says.
+        """
 
 
 class Local:
@@ -129,8 +135,29 @@ class Fetching:
             return
         if message.full:
             self.relocated(message.object, Value(FAILED, self.full(message.reason)))
-        else:
+            return
+        self.nowhere(message.object, message.tried)
+        if local.fetchers:
             self.missing(message.object, local.owner, message.tried)
+
+    def nowhere(self, object_id: ObjectId, tried: Sequence[NodeId]) -> None:
+        """No node has it. Who cannot wait for its owner to find it elsewhere gives up."""
+        local = self.locals[object_id]
+        local.fetchers = [
+            fetcher for fetcher in local.fetchers if not fetcher.missing(object_id, tried)
+        ]
+        if not local.fetchers:
+            del self.locals[object_id]
+
+    def withdraw(self, object_id: ObjectId) -> list[Fetcher]:
+        """What is under way will not come. Returns those who wait for it and can go on waiting."""
+        local = self.locals.get(object_id)
+        if local is None or local.offset >= 0:
+            return []
+        self.world.send(self.node, CancelFetch(object_id))
+        self.nowhere(object_id, ())
+        local = self.locals.pop(object_id, None)
+        return local.fetchers if local is not None else []
 
     def awaited_from(self, owner: ProcessId) -> list[ObjectId]:
         """Objects of an owner that are on their way here."""
@@ -151,6 +178,12 @@ class Fetching:
         del self.locals[object_id]
         for fetcher in local.fetchers:
             fetcher.unfetched(object_id, value)
+
+
+def distinct(ownership: Ownership, objects: Sequence[ObjectId]) -> list[Entry]:
+    """The entries of these objects, each once."""
+    entries = [ownership.entries[object_id] for object_id in objects]
+    return list({entry.object: entry for entry in entries}.values())
 
 
 class Get:
@@ -175,7 +208,7 @@ class Get:
         self.found: dict[ObjectId, tuple[int, int]] = {}
         self.failed: Value | None = None
         self.done = False
-        entries = [ownership.entries[object_id] for object_id in dict.fromkeys(objects)]
+        entries = distinct(ownership, objects)
         # All that is awaited stands in ``pending`` before the first of it can arrive, which it
         # does at once when it is pinned here already.
         self.pending = {
@@ -219,7 +252,7 @@ class Get:
 
     def fetched(self, object_id: ObjectId, offset: int, size: int) -> None:
         """Its bytes are here."""
-        if self.done:
+        if self.done or object_id in self.found:
             self.fetching.release(object_id)
             return
         self.found[object_id] = (offset, size)
@@ -228,6 +261,16 @@ class Get:
     def unfetched(self, object_id: ObjectId, value: Value) -> None:
         """It is not stored after all."""
         self.settle(object_id, value if value.kind == FAILED else None)
+
+    def missing(self, object_id: ObjectId, tried: Sequence[NodeId]) -> bool:
+        """The owner will find it, or have it made again."""
+        return False
+
+    def renamed(self, old: ObjectId, new: ObjectId) -> None:
+        """What we wait for has another id now."""
+        if old in self.pending:
+            del self.pending[old]
+            self.pending[new] = None
 
     def settle(self, object_id: ObjectId, failed: Value | None) -> None:
         """One object less to wait for."""
@@ -255,7 +298,7 @@ class Get:
 
 class Wait:
     """One ``wait``: done when ``needed`` of the objects are finished, and here if ``fetch`` asks
-    for it.
+    for it. ``ready``: their ids as the table has them now.
     """
 
     __slots__ = ("done", "fetching", "needed", "ownership", "pending", "ready", "wake")
@@ -276,16 +319,17 @@ class Wait:
         self.ready: set[ObjectId] = set()
         self.pending: dict[ObjectId, None] = {}
         self.done = False
-        for object_id in objects:
+        entries = distinct(ownership, objects)
+        self.needed = min(needed, len(entries))
+        for entry in entries:
             if len(self.ready) >= needed:  # (a loop of waits on n references would take n * n)
                 break
-            entry = ownership.entries[object_id]
             if entry.value is None:
-                self.pending[object_id] = None
+                self.pending[entry.object] = None
                 ownership.wait_for(entry, self)
             else:
                 self.known(entry)
-        self.done = len(self.ready) >= needed
+        self.done = len(self.ready) >= self.needed
 
     def known(self, entry: Entry) -> None:
         """A value is known: that is enough, or it has to come here first."""
@@ -316,6 +360,18 @@ class Wait:
     def unfetched(self, object_id: ObjectId, value: Value) -> None:
         """It is not stored after all."""
         self.settle(object_id)
+
+    def missing(self, object_id: ObjectId, tried: Sequence[NodeId]) -> bool:
+        """The owner will find it, or have it made again."""
+        return False
+
+    def renamed(self, old: ObjectId, new: ObjectId) -> None:
+        """What we wait for has another id now."""
+        if old in self.pending:
+            del self.pending[old]
+            if new in self.pending or new in self.ready:  # two that were asked for are one now
+                self.needed = min(self.needed, len(self.pending) + len(self.ready))
+            self.pending[new] = None
 
     def settle(self, object_id: ObjectId) -> None:
         """One more is ready."""

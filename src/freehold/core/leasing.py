@@ -409,7 +409,7 @@ class Leasing(Placing):
             self.abandoned(task)
         else:
             task.attempt += 1
-            self.enqueue(task)
+            self.submission.arguments_ready(task)  # (one may be lost)
         if isinstance(lease, Lease) and not lease.tasks:
             self.refill(lease)  # or nobody would ever use it or give it back
 

@@ -1,52 +1,59 @@
-"""Objects: what lies in one node's store, and who gets room when it is full.
+"""Objects: what lies in one node's store, and the life of each.
 
-The life of an object: creating -> sealed -> (spilling -> spilled -> restoring -> sealed ->)*
-freed. A copy brought from another node begins as pulling instead. Bytes lie in the shared arena;
-this machine knows offsets, never bytes.
+creating -> sealed -> (spilling -> spilled -> restoring -> sealed ->)* freed. A copy brought from
+another node begins as pulling instead. Bytes lie in the shared arena; this machine knows offsets,
+never bytes. Who gets room, and what goes for it, is ``spilling``'s.
 
 * ``primary``: made here, kept until the owner frees it. Copies brought from elsewhere are
   secondary: dropped without asking when room is needed, as long as nobody has them pinned.
 * ``pins``: how often each local process (or a transfer to another node) was told where the bytes
   are. A pinned object does not move.
-* When room is needed: drop unpinned secondary copies, least recently used first; else spill
-  unpinned primaries, in batches of at least ``FUSE_BYTES`` that become one file (Exoshuffle,
-  section on spilling: fusing is worth 12x at 100 KB objects); else the one who needs room waits,
-  first come first served. After ``PATIENCE`` without room it is refused, with the reason.
 
 A free that comes while the object is pinned or busy is remembered (``dying``) and done at the end
 of that.
+
+A node that is drained gives its primaries to others (``moving`` chooses where). Here is the taking
+side: the object is pulled as any copy is, but as a primary from the first, so that it cannot be
+evicted before its owner knows of it; then the owner is told in one message that the object has
+moved from there to here, and it frees the copy there, or this one if it will not have it so. The
+giver is told only so that it can try elsewhere what we could not take.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final
 
-from freehold.core.world import Timer, World
+from freehold.core.spilling import Spilling
+from freehold.core.stored import (
+    COMPLETE,
+    CREATING,
+    PULLING,
+    RESTORING,
+    SEALED,
+    SPILLED,
+    SPILLING,
+    Mover,
+    Room,
+    Stored,
+)
+from freehold.core.world import World
 from freehold.ids import JobId, NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
     Address,
     CreateObject,
     FetchObject,
+    GiveObject,
     ObjectAt,
     ObjectCreated,
     ObjectMissing,
+    ObjectMoved,
     ObjectReady,
+    ObjectsGiven,
+    ObjectTaken,
+    TakeObject,
 )
 
-CREATING: Final = "creating"
-SEALED: Final = "sealed"
-SPILLING: Final = "spilling"
-SPILLED: Final = "spilled"
-RESTORING: Final = "restoring"
-PULLING: Final = "pulling"
-
-FUSE_BYTES: Final = 100 << 20
-#: Begin to spill before anyone has to wait, from this share of the arena.
-SPILL_ABOVE: Final = 0.8
-#: Seconds that a request for room may wait without any coming free.
-PATIENCE: Final = 60.0
 #: Dead processes remembered: their last tasks may still store results for them, for milliseconds.
 DEAD_KEPT: Final = 10_000
 #: How often all sources are asked once more, and the first pause before that (seconds; doubles): a
@@ -56,87 +63,6 @@ PULL_ROUNDS: Final = 5
 PULL_PAUSE: Final = 0.02
 
 
-class Room(Protocol):
-    """The arena's allocator."""
-
-    capacity: int
-    used: int
-
-    def allocate(self, size: int) -> int | None:
-        """An offset, or None."""
-
-    def free(self, offset: int) -> None:
-        """Give a block back."""
-
-
-class Mover(Protocol):
-    """Moves bytes, in its own time; each call is answered by the event named after it."""
-
-    def spill(self, batch: Sequence[tuple[ObjectId, int, int]]) -> None:
-        """Write (object, offset, size) to disk: ``spilled``."""
-
-    def restore(self, object_id: ObjectId, slot: Any, offset: int, size: int) -> None:
-        """Read a spilled object back: ``restored``."""
-
-    def pull(self, object_id: ObjectId, source: Address, offset: int, size: int) -> None:
-        """Copy an object from another node: ``pulled``."""
-
-    def discard(self, slot: Any) -> None:
-        """A spilled object is no longer needed on disk."""
-
-
-class Stored:
-    """One object in this store."""
-
-    __slots__ = (
-        "creator",
-        "dying",
-        "id",
-        "job",
-        "left",
-        "offset",
-        "owner",
-        "pins",
-        "primary",
-        "rounds",
-        "size",
-        "slot",
-        "sources",
-        "state",
-        "tried",
-        "wants",
-    )
-
-    def __init__(self, object_id: ObjectId, size: int, owner: Address, state: str) -> None:
-        self.id = object_id
-        self.size = size
-        self.owner = owner
-        self.job: JobId | None = None
-        self.state = state
-        self.primary = False
-        self.offset = -1
-        self.slot: Any = None
-        self.pins: dict[ProcessId, int] = {}
-        self.wants: list[Address] = []
-        self.sources: list[Address] = []
-        self.left: list[Address] = []  # sources not asked yet in this round
-        self.tried: list[NodeId] = []
-        self.rounds = 0  # how often every source has failed
-        self.creator: Address | None = None
-        self.dying = False
-
-
-class Need:
-    """Someone waits for room for an object."""
-
-    __slots__ = ("since", "stored", "then")
-
-    def __init__(self, stored: Stored, then: Callable[[Stored], None], since: float) -> None:
-        self.stored = stored
-        self.then = then
-        self.since = since
-
-
 class Objects:
     """The table of one node's store."""
 
@@ -144,13 +70,9 @@ class Objects:
         self.world = world
         self.room = room
         self.mover = mover
-        self.table: dict[ObjectId, Stored] = {}  # in order of last use
-        self.needs: deque[Need] = deque()
-        self.spilling: set[ObjectId] = set()
+        self.table: dict[ObjectId, Stored] = {}
+        self.spilling = Spilling(world, room, mover, self)
         self.dead: dict[ProcessId, None] = {}  # nothing is kept for these any more
-        self.patience: Timer | None = None
-        self.spill_error = ""
-        self.spilled_bytes = 0
 
     # ------------------------------------------------------------------ create and seal
 
@@ -173,7 +95,7 @@ class Objects:
         stored.primary = True
         stored.creator = client
         self.table[message.object] = stored
-        self.need(stored, self.created)
+        self.spilling.need(stored, self.created)
 
     def created(self, stored: Stored) -> None:
         """There is room: the creator may write."""
@@ -196,33 +118,27 @@ class Objects:
         stored = self.table.get(object_id)
         if stored is None or stored.creator != client or stored.state != CREATING:
             return  # its creator had been given up, or another attempt has taken its place
-        stored.creator = None
         self.settle(stored)
-        self.make_room()  # now it can be spilled for who waits, or it was freed meanwhile
-        if self.room.used > SPILL_ABOVE * self.room.capacity and not self.spilling:
-            self.spill_some(0)
+        self.spilling.make_room()  # now it can be spilled for who waits, or it was freed meanwhile
+        self.spilling.begin_early()
 
     def on_abort(self, object_id: ObjectId, client: Address) -> None:
         """The creator gave up."""
         stored = self.table.get(object_id)
-        if stored is not None and stored.creator == client:
+        if stored is not None and stored.creator == client and stored.state == CREATING:
             self.drop(stored)
-            self.make_room()
+            self.spilling.make_room()
 
     def settle(self, stored: Stored) -> None:
         """The bytes are in the arena and complete: serve those who wait."""
         stored.state = SEALED
-        self.touch(stored)
         wants, stored.wants = stored.wants, []
         for client in wants:
             self.hand(stored, client)
         if stored.dying:
             self.free(stored)
-
-    def touch(self, stored: Stored) -> None:
-        """Used just now: last to be evicted."""
-        del self.table[stored.id]
-        self.table[stored.id] = stored
+        elif not stored.pins:
+            self.spilling.rest(stored)
 
     # ------------------------------------------------------------------ fetch and pin
 
@@ -242,21 +158,26 @@ class Objects:
                 reason = self.too_large(message.size)
                 self.world.send(client, ObjectMissing(message.object, reason, [], full=True))
                 return
-            stored = Stored(message.object, message.size, message.owner, PULLING)
-            stored.sources = sources
-            stored.left = list(sources)
+            stored = self.new_copy(message.object, message.size, message.owner, sources)
             stored.tried = [me] if len(sources) < len(message.nodes) else []
             stored.wants.append(client)
-            self.table[message.object] = stored
-            self.need(stored, self.begin_pull)
+            self.spilling.need(stored, self.begin_pull)
         elif stored.state in (SEALED, SPILLING):
-            self.touch(stored)
             self.hand(stored, client)
         else:
             stored.wants.append(client)
             if stored.state == SPILLED:
                 stored.state = RESTORING
-                self.need(stored, self.begin_restore)
+                self.spilling.need(stored, self.begin_restore)
+
+    def new_copy(
+        self, object_id: ObjectId, size: int, owner: Address, sources: list[Address]
+    ) -> Stored:
+        """Begin to bring an object here."""
+        stored = self.table[object_id] = Stored(object_id, size, owner, PULLING)
+        stored.sources = sources
+        stored.left = list(sources)
+        return stored
 
     def hand(self, stored: Stored, client: Address) -> None:
         """Pin for the client and tell it where the bytes are."""
@@ -265,6 +186,7 @@ class Objects:
 
     def pin(self, stored: Stored, client: ProcessId) -> None:
         """The object may not move."""
+        self.spilling.wake(stored)
         stored.pins[client] = stored.pins.get(client, 0) + 1
 
     def unpin(self, object_id: ObjectId, client: ProcessId) -> None:
@@ -276,16 +198,22 @@ class Objects:
         if not stored.pins[client]:
             del stored.pins[client]
             if not stored.pins:
-                if stored.dying:
-                    self.free(stored)
-                self.make_room()
+                self.unused(stored)
+                self.spilling.make_room()
+
+    def unused(self, stored: Stored) -> None:
+        """Nobody has it pinned any more."""
+        if stored.dying:
+            self.free(stored)
+        elif stored.state == SEALED:
+            self.spilling.rest(stored)
 
     def on_cancel_fetch(self, object_id: ObjectId, client: Address) -> None:
         """The client waits no more."""
         stored = self.table.get(object_id)
         if stored is not None and client in stored.wants:
             stored.wants.remove(client)
-            self.make_room()  # it may have stood before others
+            self.spilling.make_room()  # it may have stood before others
 
     # ------------------------------------------------------------------ restore and pull
 
@@ -300,7 +228,7 @@ class Objects:
             self.fail(stored, f"its spilled copy cannot be read: {error}")
             return
         self.settle(stored)  # its copy on disk stays, so that evicting it again costs nothing
-        self.make_room()
+        self.spilling.make_room()
 
     def begin_pull(self, stored: Stored) -> None:
         """There is room for a copy: try the next source."""
@@ -311,7 +239,7 @@ class Objects:
 
     def pull_again(self, stored: Stored) -> None:
         """After a pause: all sources once more, if anyone still waits."""
-        if stored.wants and not stored.dying:
+        if stored.wanted() and not stored.dying:
             stored.left = list(stored.sources)
             self.begin_pull(stored)
         else:
@@ -321,10 +249,12 @@ class Objects:
         """The mover has copied it, or could not."""
         stored = self.table[object_id]
         if not error:
-            self.world.send(stored.owner, ObjectAt(object_id, self.world.address, True))
+            if stored.giver is None:
+                self.world.send(stored.owner, ObjectAt(object_id, self.world.address, True))
             self.settle(stored)
-            self.make_room()
-        elif not stored.wants or stored.dying:
+            self.taken(stored)
+            self.spilling.make_room()
+        elif not stored.wanted() or stored.dying:
             self.fail(stored, error)
         elif stored.left:
             self.begin_pull(stored)
@@ -342,11 +272,12 @@ class Objects:
         for client in stored.wants:
             self.world.send(client, ObjectMissing(stored.id, reason, tried, full))
         stored.wants = []
+        self.not_taken(stored, reason)
         if full and stored.state == RESTORING:
             stored.state = SPILLED
             return
         self.drop(stored)
-        self.make_room()
+        self.spilling.make_room()
 
     # ------------------------------------------------------------------ serving other nodes
 
@@ -358,152 +289,64 @@ class Objects:
         self.pin(stored, client)
         return stored
 
-    # ------------------------------------------------------------------ room
+    # ------------------------------------------------------------------ taking over
 
-    def need(self, stored: Stored, then: Callable[[Stored], None]) -> None:
-        """Room for ``stored``; then ``then``. In order: a big object must not starve behind small
-        ones.
-        """
-        self.needs.append(Need(stored, then, self.world.now()))
-        self.make_room()
+    def on_take(self, message: TakeObject, giver: Address) -> None:
+        """A node that is drained has a primary to give away: bring it here."""
+        stored = self.table.get(message.object)
+        reason = self.why_not(message, stored, giver)
+        if reason:
+            self.world.send(giver, ObjectTaken(message.object, reason))
+            return
+        if stored is None:
+            stored = self.new_copy(message.object, message.size, message.owner, [giver])
+            stored.job = message.job
+            stored.primary = True
+            stored.giver = giver
+            self.spilling.need(stored, self.begin_pull)
+            return
+        stored.primary = True
+        stored.giver = giver
+        if stored.state in COMPLETE:
+            self.taken(stored)
 
-    def make_room(self) -> None:
-        """Serve those who wait for room as far as it goes, evicting and spilling for them."""
-        while self.needs:
-            need = self.needs[0]
-            stored = need.stored
-            if self.table.get(stored.id) is not stored:
-                self.needs.popleft()  # freed while it waited
-                continue
-            if not stored.wants and stored.state != CREATING and not self.abandon(stored):
-                self.needs.popleft()
-                continue
-            offset = self.room.allocate(stored.size)
-            if offset is None:
-                if self.evict_one():
-                    continue
-                if self.spill_error:
-                    reason, self.spill_error = self.spill_error, ""
-                    self.refuse_first(f"the store is full and spilling failed: {reason}")
-                    continue
-                if not self.spilling and not self.spill_some(stored.size):
-                    self.watch()
-                return
-            self.needs.popleft()
-            stored.offset = offset
-            need.then(stored)
+    def why_not(self, message: TakeObject, stored: Stored | None, giver: Address) -> str:
+        """Why an object cannot be taken over now, or nothing."""
+        if message.owner.process in self.dead:
+            return "the process that owned it is gone"
+        if message.size > self.room.capacity:
+            return self.too_large(message.size)
+        if stored is not None and (stored.dying or stored.state not in (*COMPLETE, PULLING)):
+            return "another copy of it comes or goes here"
+        if stored is not None and stored.giver not in (None, giver):
+            return "it is on its way here from another node"
+        return ""
 
-    def abandon(self, stored: Stored) -> bool:
-        """Nobody waits for this copy any more."""
-        if stored.state == RESTORING:
-            stored.state = SPILLED
-        else:
-            self.drop(stored)
-        return False
+    def taken(self, stored: Stored) -> None:
+        """All its bytes are here: tell the owner, who frees the giver's copy, and the giver."""
+        giver, stored.giver = stored.giver, None
+        if giver is not None:
+            if stored.state == SEALED and not stored.pins:
+                self.spilling.rest(stored)  # as a primary
+            self.world.send(stored.owner, ObjectMoved(stored.id, giver, self.world.address))
+            self.world.send(giver, ObjectTaken(stored.id))
 
-    def evict_one(self) -> bool:
-        """Make room without writing: the least recently used object that is a secondary copy or
-        also on disk.
-        """
-        for stored in self.table.values():
-            if stored.state != SEALED or stored.pins:
-                continue
-            if stored.slot is not None:
-                self.leave_arena(stored)
-                return True
-            if not stored.primary:
-                self.world.send(stored.owner, ObjectAt(stored.id, self.world.address, False))
-                self.drop(stored)
-                return True
-        return False
+    def not_taken(self, stored: Stored, reason: str) -> None:
+        """It will not be had here: the giver may try elsewhere."""
+        giver, stored.giver = stored.giver, None
+        if giver is not None:
+            self.world.send(giver, ObjectTaken(stored.id, reason))
 
-    def leave_arena(self, stored: Stored) -> None:
-        """Its bytes are on disk: give the room back."""
-        stored.state = SPILLED
-        self.room.free(stored.offset)
-        stored.offset = -1
-
-    def spill_some(self, wanted: int) -> bool:
-        """Write the least recently used primaries to disk, enough for a good file and for who
-        waits.
-        """
-        batch = []
-        total = 0
-        for stored in self.table.values():
-            if stored.state != SEALED or stored.pins or stored.dying:
-                continue
-            if stored.primary and stored.slot is None:  # (with a slot it can leave unwritten)
-                batch.append(stored)
-                total += stored.size
-                if total >= max(wanted, FUSE_BYTES):
-                    break
-        if not batch:
-            return False
-        for stored in batch:
-            stored.state = SPILLING
-            self.spilling.add(stored.id)
-        self.mover.spill([(stored.id, stored.offset, stored.size) for stored in batch])
-        return True
+    # ------------------------------------------------------------------ spilling
 
     def spilled(self, objects: Sequence[ObjectId], slots: Sequence[Any], error: str) -> None:
         """The mover has written a batch, or could not (then nothing of it is on disk)."""
         for index, object_id in enumerate(objects):
-            self.spilling.discard(object_id)
             stored = self.table[object_id]
-            stored.state = SEALED
-            if error:
-                pass
-            elif stored.pins or stored.dying:
-                self.mover.discard(slots[index])
-            else:
-                stored.slot = slots[index]
-                self.spilled_bytes += stored.size
-                self.leave_arena(stored)
+            self.spilling.written(stored, None if error else slots[index])
             if stored.dying:
                 self.free(stored)
-        if self.needs:
-            self.spill_error = error
-        self.make_room()
-
-    def watch(self) -> None:
-        """Nothing can be evicted or spilled now. Someone will unpin or free; if not in time, say
-        so.
-        """
-        if self.patience is None and self.needs:
-            self.patience = self.world.call_at(self.needs[0].since + PATIENCE, self.give_up)
-
-    def give_up(self) -> None:
-        """Refuse whoever has waited longest, if it is still the case that there is no room."""
-        self.patience = None
-        self.make_room()
-        if not self.needs or self.spilling:
-            return
-        need = self.needs[0]
-        if self.world.now() - need.since < PATIENCE:
-            self.watch()
-            return
-        self.refuse_first(self.why_full(need.stored))
-        self.make_room()
-
-    def refuse_first(self, reason: str) -> None:
-        """Whoever has waited longest gets no room."""
-        stored = self.needs.popleft().stored
-        if stored.state == CREATING and stored.creator is not None:
-            self.refuse(stored.creator, stored.id, reason)
-            self.drop(stored)
-        else:
-            self.fail(stored, reason, full=True)
-
-    def why_full(self, stored: Stored) -> str:
-        """What holds the store."""
-        placed = [other for other in self.table.values() if other.offset >= 0]
-        reading = sum(other.size for other in placed if other.pins)
-        writing = sum(other.size for other in placed if other.state == CREATING)
-        return (
-            f"no room for {stored.size:,} bytes in a store of {self.room.capacity:,} for "
-            f"{PATIENCE:.0f} s: running tasks read {reading:,} bytes and write {writing:,}; run "
-            "fewer of them at a time, drop arrays sooner, or enlarge object_store_memory"
-        )
+        self.spilling.batch_over(error)
 
     # ------------------------------------------------------------------ ends
 
@@ -512,7 +355,7 @@ class Objects:
         stored = self.table.get(object_id)
         if stored is not None:
             self.free(stored)
-            self.make_room()
+            self.spilling.make_room()
 
     def free(self, stored: Stored) -> None:
         """Drop it, now or when nobody reads or moves it."""
@@ -531,17 +374,24 @@ class Objects:
         for client in stored.wants:
             me = self.world.address.node
             self.world.send(client, ObjectMissing(stored.id, "it was freed", [me]))
-        if stored.offset >= 0:
-            self.room.free(stored.offset)
-        if stored.slot is not None:
-            self.spilled_bytes -= stored.size
-            self.mover.discard(stored.slot)
+        self.not_taken(stored, "it was freed")
+        self.spilling.gone(stored)
+
+    def on_give(self, message: GiveObject, former: Address) -> None:
+        """Objects change their owner, and stay when the former one exits."""
+        for object_id in message.objects:
+            stored = self.table.get(object_id)
+            if stored is not None:
+                stored.owner = message.owner
+        self.world.send(former, ObjectsGiven())
 
     def on_keep(self, object_id: ObjectId) -> None:
         """The owner knows of no other copy: this one is the primary now."""
         stored = self.table.get(object_id)
         if stored is not None:
             stored.primary = True
+            if stored.id in self.spilling.droppable:
+                self.spilling.rest(stored)
 
     def owners_on(self, node: NodeId) -> set[ProcessId]:
         """The owners on another node of objects here."""
@@ -555,16 +405,21 @@ class Objects:
         for stored in list(self.table.values()):
             stored.wants = [client for client in stored.wants if client.process != process]
             unpinned = stored.pins.pop(process, None)
-            if stored.creator is not None and stored.creator.process == process:
-                stored.creator = None
+            made_it = stored.creator is not None and stored.creator.process == process
+            if made_it and stored.state == CREATING:
                 self.drop(stored)
-            elif stored.owner.process == process or (unpinned and stored.dying):
+            elif stored.owner.process == process:
                 self.free(stored)
-        self.make_room()
+            elif unpinned and not stored.pins:
+                self.unused(stored)
+            elif made_it:  # its task may have died before it could report it
+                here = ObjectAt(stored.id, self.world.address, True, remains=True)
+                self.world.send(stored.owner, here)
+        self.spilling.make_room()
 
     def job_ended(self, job: JobId) -> None:
         """A job is over: what its processes made goes."""
         for stored in list(self.table.values()):
             if stored.job == job:
                 self.free(stored)
-        self.make_room()
+        self.spilling.make_room()

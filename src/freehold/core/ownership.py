@@ -20,18 +20,22 @@ The life of one reference through three processes:
    and gives up when A answers that none will follow (``Gone``).
 
 An object is freed when its owner's entry has no handle, pin or holder. References inside a value
-are pinned by the entry that knows the value. What this file must not know: tasks, sockets, where
-bytes lie in memory.
+are pinned by the entry that knows the value. If only lineage needs it (a task that may have to run
+again takes it as an argument), its value goes and its entry stays: ``lineage`` can make it again.
 
-Not done here (and said in docs/ownership.md): recovery of lost values, survival of an owner's
-death.
+When its owner dies, an object may be made again under another id by another owner
+(``core/rebirth``). The holder's entry then becomes one with the new one (``merge``): the table
+knows it under both ids, and ``current`` gives the reference that is good now.
+
+What this file must not know: how tasks run, sockets, where bytes lie in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
+from freehold.core.entries import Entry, Gate, Origin, Waiter
 from freehold.core.world import Timer, World
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
@@ -55,77 +59,6 @@ from freehold.wire.messages import (
 PATIENCE: Final = 2.0
 
 
-class Waiter(Protocol):
-    """Anyone who wants to know that an object is finished."""
-
-    def resolved(self, entry: Entry) -> None:
-        """``entry.value`` is known. Called under the core's lock: note it and return."""
-
-
-class Entry:
-    """What one process knows of one object.
-
-    ``owner`` is None when this process owns it. ``value`` is None until known. ``handles``:
-    references in user code. ``pins``: pending tasks and live values that need it. ``holders``:
-    borrowers and how often they were given the reference, less what they released (owner only).
-    ``received``: how often we were given it since our last release, ``owed``: introductions seen
-    (+) or still expected (-) per giver (borrower only).
-    """
-
-    __slots__ = (
-        "handles",
-        "holders",
-        "object",
-        "owed",
-        "owner",
-        "pins",
-        "received",
-        "task",
-        "value",
-        "waiters",
-        "watchers",
-    )
-
-    def __init__(self, object_id: ObjectId, owner: Address | None) -> None:
-        self.object = object_id
-        self.owner = owner
-        self.value: Value | None = None
-        self.task: object | None = None
-        self.handles = 0
-        self.pins = 0
-        self.received = 0
-        self.waiters: list[Waiter] | None = None
-        self.watchers: list[Address] | None = None
-        self.holders: dict[ProcessId, int] | None = None
-        self.owed: dict[ProcessId, int] | None = None
-
-
-class Gate:
-    """A value or task that may not be used before the references in it have been introduced.
-
-    ``open`` is called when they all have; ``shut``, instead, when one of them never will be.
-    """
-
-    __slots__ = ("open", "shut", "waiting")
-
-    def __init__(self, opened: Callable[[], None], shut: Callable[[ProcessId], None]) -> None:
-        self.waiting = 0
-        self.open = opened
-        self.shut = shut
-
-    def introduced(self) -> None:
-        """One of the references has been."""
-        self.waiting -= 1
-        if not self.waiting:
-            self.open()
-
-    def broken(self, giver: ProcessId) -> None:
-        """One of the references never will be: its giver died before the owner heard of it."""
-        if self.waiting > 0:
-            self.waiting = 0
-            self.shut(giver)
-
-
 class Ownership:
     """The table and the counting."""
 
@@ -140,18 +73,40 @@ class Ownership:
         self.on_free: Callable[[Entry], None] = lambda entry: (
             None
         )  # the simulator's checker listens
+        # the role's: a task's result is gone. Returns what only its lineage held
+        self.result_gone: Callable[[Entry], Iterable[Entry]] = lambda entry: ()
+        self.origin_spent: Callable[[Origin], None] = lambda origin: None  # the role's
+        self.orphaned: Callable[[Entry], None]  # the role's: a reference to a dead owner's object
+        self.born: Callable[[Entry], None]  # the role's: made in a run that someone claims from
 
     # ------------------------------------------------------------------ making and holding
 
-    def own(self, object_id: ObjectId) -> Entry:
+    def own(self, object_id: ObjectId, origin: Origin | None = None) -> Entry:
         """A new object of ours, value unknown."""
         entry = Entry(object_id, None)
+        if origin is not None:
+            entry.origin = origin
+            entry.line = origin.line
+            origin.alive += 1
         self.entries[object_id] = entry
+        if origin is not None and origin.claims:
+            entry.handles += 1  # or a claim of our own, answered, would free it before it is held
+            self.born(entry)
+            entry.handles -= 1
         return entry
 
     def reference(self, object_id: ObjectId) -> Reference:
-        """The reference to an object that we know."""
-        return Reference(object_id, self.entries[object_id].owner or self.world.address)
+        """The reference to an object that we know, as it is now."""
+        entry = self.entries[object_id]
+        return Reference(entry.object, entry.owner or self.world.address, entry.line)
+
+    def current(self, ref: Reference) -> Reference:
+        """``ref``, or what it has become if its owner has died and it was made again."""
+        if ref.owner.process in self.lost:
+            entry = self.entries.get(ref.object)
+            if entry is not None and (entry.owner is None or entry.asked is None):
+                return self.reference(ref.object)
+        return ref
 
     def add_handle(self, ref: Reference) -> None:
         """User code holds one more handle. The entry must exist: a name is counted before it is
@@ -190,20 +145,40 @@ class Ownership:
                 continue
             if entry.owed:
                 continue  # a reference and its introduction have not met yet
-            if self.entries.pop(entry.object, None) is None:
+            value = entry.value
+            if entry.lineage:
+                if value is None or (value.kind != STORED and not value.contains):
+                    continue
+                entry.value = None  # it can be made again
+                self.on_free(entry)
+            elif self.entries.pop(entry.object, None) is None:
                 continue
+            else:
+                self.on_free(entry)
+                if entry.aliases:
+                    for alias in entry.aliases:
+                        del self.entries[alias]
+                if entry.task is not None:
+                    work.extend(self.result_gone(entry))
+                if entry.origin is not None:
+                    self.one_less(entry.origin)
             if entry.owner is not None:
-                if entry.received:
+                if entry.received and entry.asked is None:
                     self.world.send(entry.owner, Release(entry.object, entry.received))
-            elif entry.value is not None and entry.value.kind == STORED:
-                for node in entry.value.nodes:
+            elif value is not None and value.kind == STORED:
+                for node in value.nodes:
                     self.world.send(node, FreeObjects([entry.object]))
-            self.on_free(entry)
-            if entry.value is not None:
-                for inner in entry.value.contains:
+            if value is not None:
+                for inner in value.contains:
                     held = self.entries[inner.object]
                     held.pins -= 1
                     work.append(held)
+
+    def one_less(self, origin: Origin) -> None:
+        """One thing less is left of what a run has made: tell the role if it was the last."""
+        origin.alive -= 1
+        if not origin.alive and not origin.running:
+            self.origin_spent(origin)
 
     # ------------------------------------------------------------------ values
 
@@ -224,12 +199,26 @@ class Ownership:
         assert entry.value is None
         if entry.waiters is None:
             entry.waiters = []
-            if entry.owner is not None:
+            if entry.owner is not None and entry.asked is None:
                 self.world.send(entry.owner, Locate(entry.object))
         entry.waiters.append(waiter)
 
+    def ask_again(self, entry: Entry, tried: Sequence[NodeId]) -> None:
+        """The nodes that were said to have a borrowed value do not: the owner shall look."""
+        value, entry.value = entry.value, None
+        entry.waiters = []
+        assert entry.owner is not None
+        self.world.send(entry.owner, Locate(entry.object, list(tried)))
+        if value is not None:
+            self.forget(value)
+
     def for_peer(self, value: Value, peer: Address) -> Value:
         """``value`` as it is told to ``peer``: the references in it are handed out first."""
+        if not value.contains:
+            return value
+        if self.lost:
+            contains = [self.current(inner) for inner in value.contains]
+            value = Value(value.kind, value.data, value.size, value.nodes, contains)
         for inner in value.contains:
             self.hand_out(inner, peer)
         return value
@@ -276,18 +265,34 @@ class Ownership:
             return
         entry = self.entries.get(ref.object)
         if entry is None:
-            entry = self.entries[ref.object] = Entry(ref.object, ref.owner)
+            entry = self.entries[ref.object] = Entry(ref.object, ref.owner, ref.line)
+        if not self.same_owner(entry, ref):
+            return
         if giver.process == ref.owner.process:
             entry.received += 1
             return
         if ref.owner.process in self.lost:
-            return  # usable at once: whoever asks for the value is told that its owner has died
+            if entry.asked is None:
+                self.orphaned(entry)
+            return  # usable at once: nobody is left to introduce it
         owed = self.owe(entry, giver.process, -1)
         if owed < 0:
             gate.waiting += 1
             self.gates.setdefault((ref.object, giver.process), []).append(gate)
             if self.prober is None:
                 self.prober = self.world.call_at(self.world.now() + PATIENCE, self.probe)
+
+    def same_owner(self, entry: Entry, ref: Reference) -> bool:
+        """Whether a reference and what we know of its object agree. If the object has changed
+        hands, the later word counts; False: that is ours, and the reference needs no counting.
+        """
+        if entry.owner is None:
+            return False
+        if entry.owner.process != ref.owner.process:
+            if ref.owner.process in self.lost:
+                return False
+            self.move(entry, ref)
+        return True
 
     def probe(self) -> None:
         """Introductions are late: knock at the owners that owe them. We may have no stream to one
@@ -330,7 +335,9 @@ class Ownership:
             return  # its references need no introduction
         entry = self.entries.get(ref.object)
         if entry is None:
-            entry = self.entries[ref.object] = Entry(ref.object, ref.owner)
+            entry = self.entries[ref.object] = Entry(ref.object, ref.owner, ref.line)
+        elif not self.same_owner(entry, ref):
+            return
         entry.received += 1
         balance = self.owe(entry, message.giver, +1)
         if balance <= 0:
@@ -352,7 +359,7 @@ class Ownership:
         if entry.holders is None:
             entry.holders = {}
         entry.holders[taker.process] = entry.holders.get(taker.process, 0) + 1
-        self.world.send(taker, Introduce(Reference(message.object, self.world.address), giver))
+        self.world.send(taker, Introduce(self.reference(message.object), giver))
 
     def on_release(self, message: Release, peer: ProcessId) -> None:
         """A borrower gives back so many counts."""
@@ -383,20 +390,25 @@ class Ownership:
         value = message.value
 
         def finish() -> None:
-            if entry is not None and self.entries.get(message.object) is entry:
-                self.replace(entry, value)
-                entry.pins -= 1
-                self.collect(entry)
+            if entry is None or self.entries[message.object] is not entry:
+                self.forget(value)  # not wanted, or the object has been made again meanwhile
+            elif value.kind == STORED and entry.asked is not None:
+                self.forget(value)  # its owner has died meanwhile, and its copies go with it
             else:
-                self.forget(value)
+                self.replace(entry, value)
+            let_go()
 
         def give_up(lost: ProcessId) -> None:
             self.forget(value)
+            if entry is not None and entry.value is None and entry.asked is None:
+                self.resolve(entry, Value(FAILED, self.handover_lost(lost)))
+            let_go()
+
+        def let_go() -> None:
             if entry is not None:
-                if entry.value is None:
-                    self.resolve(entry, Value(FAILED, self.handover_lost(lost)))
-                entry.pins -= 1
-                self.collect(entry)
+                now = self.entries[message.object]  # (another entry if it has been made again)
+                now.pins -= 1
+                self.collect(now)
 
         gate = Gate(finish, give_up)
         if entry is not None:
@@ -411,6 +423,34 @@ class Ownership:
         self.resolve(entry, value)
         if old is not None:
             self.forget(old)
+
+    def move(self, entry: Entry, ref: Reference) -> None:
+        """The object has a new owner under its old id: the old one had time to hand it over."""
+        entry.owner, entry.line = ref.owner, ref.line
+        entry.asked = None
+        entry.received = 0
+        self.open_gates(entry)
+        if entry.waiters:
+            self.world.send(ref.owner, Locate(entry.object))
+
+    def merge(self, old: Entry, new: Entry) -> None:
+        """``old`` has been made again as ``new``: from now on they are one."""
+        aliases = [old.object, *(old.aliases or ())]
+        for alias in aliases:
+            self.entries[alias] = new
+        new.aliases = (new.aliases or []) + aliases
+        new.handles += old.handles
+        new.pins += old.pins
+        waiters, value = old.waiters or (), old.value
+        old.waiters = old.value = None
+        for waiter in waiters:
+            waiter.renamed(old.object, new.object)
+            if new.value is None:
+                self.wait_for(new, waiter)
+            else:
+                waiter.resolved(new)
+        if value is not None:
+            self.forget(value)
 
     def forget(self, value: Value) -> None:
         """Drop the pins that a value had on the references inside it."""
@@ -428,9 +468,12 @@ class Ownership:
         """
         self.lost.add(peer)
         orphans = []
-        for entry in list(self.entries.values()):
+        for object_id, entry in list(self.entries.items()):
+            if entry.object != object_id:
+                continue  # an alias
             if entry.owner is not None and entry.owner.process == peer:
-                orphans.append(entry)
+                if entry.asked is None:
+                    orphans.append(entry)
             elif entry.holders and entry.holders.pop(peer, 0):
                 self.collect(entry)
             elif entry.owed and entry.owed.get(peer, 0) > 0:
@@ -440,6 +483,7 @@ class Ownership:
                 entry.watchers = [watcher for watcher in entry.watchers if watcher.process != peer]
         for entry in orphans:
             self.open_gates(entry)
+            self.collect(entry)
         self.ask_owners(peer)
         self.tell_gone(peer)
         return orphans
@@ -450,7 +494,6 @@ class Ownership:
         for giver in owed or ():
             for gate in self.gates.pop((entry.object, giver), ()):
                 gate.introduced()
-        self.collect(entry)
 
     def ask_owners(self, giver: ProcessId) -> None:
         """A giver is gone: its owners say when no introduction on its word can follow."""

@@ -12,6 +12,11 @@ amount off our picture at once, a request is redirected at most ``MAX_HOPS`` tim
 Resources lent out: a worker that blocks in ``get`` lends its CPUs; when it goes on they are taken
 back at once, so that ``free`` may be below zero for a while and nothing is granted until it is
 not. Waiting for the CPU instead could wait for ever on a task that waits for this one.
+
+A node that is drained grants nothing: it sends every request on, whatever its hops (else it would
+keep it for ever), to a node that is not drained itself, and asks for every lease that it has
+granted. What only a drained node could grant waits as the infeasible does, and is refused with
+that reason.
 """
 
 from __future__ import annotations
@@ -87,6 +92,7 @@ class Scheduling:
         self.peers: dict[NodeId, NodeInfo] = {}
         self.queue: list[Queued] = []
         self.granted: dict[LeaseId, Granted] = {}
+        self.drained = False
         self.arrivals = 0
         self.ticker: Timer | None = None
         self.job_known: Callable[[JobId], bool]
@@ -114,7 +120,7 @@ class Scheduling:
             wire = queued.wire
             if blocked and not blocked.isdisjoint(wire.resources):
                 keep.append(queued)
-            elif resources.fits(wire.resources, self.free) and self.job_known(wire.job):
+            elif self.can_grant(wire):
                 self.grant(wire)
             elif not self.redirect(queued):
                 keep.append(queued)
@@ -124,11 +130,19 @@ class Scheduling:
         if keep and self.ticker is None:
             self.ticker = self.world.call_at(now + ASK_AFTER, self.tick)
 
+    def can_grant(self, wire: RequestLease) -> bool:
+        """Whether the request can have what it needs here and now."""
+        return resources.fits(wire.resources, self.free) and self.could_grant(wire)
+
     def could_grant(self, wire: RequestLease) -> bool:
         """Whether resources are all that the request waits for. One whose job is not known (yet,
         or no longer) must not keep them from others.
         """
-        return resources.fits(wire.resources, self.total) and self.job_known(wire.job)
+        return (
+            not self.drained
+            and resources.fits(wire.resources, self.total)
+            and self.job_known(wire.job)
+        )
 
     def grant(self, wire: RequestLease) -> None:
         """Take the resources and find a worker."""
@@ -148,15 +162,17 @@ class Scheduling:
         where it can.
         """
         wire = queued.wire
-        if wire.hops >= MAX_HOPS:
+        if wire.hops >= MAX_HOPS and not self.drained:
             return False
-        feasible = resources.fits(wire.resources, self.total)
-        best, best_room = None, -1
+        feasible = not self.drained and resources.fits(wire.resources, self.total)
+        best, best_room = None, None
         for peer in self.peers.values():
+            if peer.draining:
+                continue
             now = resources.fits(wire.resources, peer.free)
             if now or (not feasible and resources.fits(wire.resources, peer.total)):
                 room = peer.free.get(CPU, 0) + (1 << 40 if now else 0)
-                if room > best_room:
+                if best_room is None or room > best_room:
                     best, best_room = peer, room
         if best is None:
             return False
@@ -176,7 +192,7 @@ class Scheduling:
                 continue
             queued.infeasible_since = None
             waited = now - queued.since
-            if waited >= ASK_AFTER:
+            if waited >= ASK_AFTER and not self.drained:
                 self.ask_for_lease(queued.wire)
             if waited >= EXPLAIN_AFTER and not queued.told:
                 queued.told = True
@@ -189,9 +205,12 @@ class Scheduling:
 
     def feasible_somewhere(self, request: Resources) -> bool:
         """Whether any node of the cluster could ever grant it."""
-        return resources.fits(request, self.total) or any(
-            resources.fits(request, peer.total) for peer in self.peers.values()
-        )
+        return any(resources.fits(request, total) for total in self.totals(drained=False))
+
+    def totals(self, *, drained: bool) -> list[Resources]:
+        """What the nodes that are drained have, or those that are not."""
+        mine = [self.total] if self.drained == drained else []
+        return mine + [peer.total for peer in self.peers.values() if peer.draining == drained]
 
     def infeasible(self, queued: Queued, now: float) -> None:
         """No node is big enough. Nodes may still join; after the grace time the request is
@@ -208,7 +227,11 @@ class Scheduling:
 
     def nearest_miss(self, request: Resources) -> str:
         """Why no node fits, by the one that lacks least."""
-        totals = [self.total, *(peer.total for peer in self.peers.values())]
+        if any(resources.fits(request, total) for total in self.totals(drained=True)):
+            return f"{resources.describe(request)} is needed; the only node that has it is drained"
+        totals = self.totals(drained=False)
+        if not totals:
+            return f"{resources.describe(request)} is needed, and every node is drained"
         nearest = min(totals, key=lambda total: _lack(request, total))
         which = (
             f"none of {len(totals)} nodes has it: the nearest" if len(totals) > 1 else "the node"
@@ -241,9 +264,35 @@ class Scheduling:
             if other.owner == wire.owner and other.resources == wire.resources:
                 continue
             if not wire.resources.keys().isdisjoint(other.resources):
-                granted.wanted = True
-                self.world.send(other.owner, LeaseWanted(lease))
+                self.want_back(lease)
                 return
+
+    def want_back(self, lease: LeaseId) -> None:
+        """The lease shall be returned once its pushed tasks are done."""
+        granted = self.granted.get(lease)
+        if granted is not None and not granted.wanted:
+            granted.wanted = True
+            self.world.send(granted.wire.owner, LeaseWanted(lease))
+
+    # ------------------------------------------------------------------ draining
+
+    def drain(self) -> None:
+        """Grant nothing more: send on what waits, also for a worker to start, and ask for the
+        leases.
+        """
+        self.drained = True
+        for lease, granted in list(self.granted.items()):
+            if granted.worker is None:
+                self.release(lease)
+                self.on_request(granted.wire)
+            else:
+                self.want_back(lease)
+        self.dispatch()
+
+    def undrain(self) -> None:
+        """Grant again."""
+        self.drained = False
+        self.dispatch()
 
     # ------------------------------------------------------------------ ends of leases
 

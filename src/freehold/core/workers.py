@@ -5,6 +5,11 @@ lease binds it to the job of the owner, whose modules it will import, and it is 
 another job. The pool keeps as many idle workers as the node has CPUs; the rest are asked to stop
 after a while (they decline if they still own values).
 
+A worker whose lease ends because its owner has died may still run that owner's task. It *vacates*:
+it ends the task, says so, and is free; one that does not within ``VACATE_SECONDS`` is killed. (To
+kill it at once would also end what it owns, for others.) A worker that has run as many tasks as it
+may *retires*: it takes no further lease and is asked to stop.
+
 A grant that finds no idle worker waits here for one to start. If workers die before they
 register, again and again, the waiting grants are told so with the last words of the dead.
 """
@@ -16,12 +21,15 @@ from typing import Final, Protocol
 
 from freehold.core.world import World
 from freehold.ids import JobId, LeaseId, ProcessId
-from freehold.wire.messages import Address, Death, Stop
+from freehold.wire.messages import Address, Death, Stop, Vacate
 
 #: Seconds after which an idle worker beyond the node's CPUs is asked to stop.
 IDLE_SECONDS: Final = 10.0
 #: Seconds without a lease for a worker that was asked to stop: it has exited or declined by then.
 STOP_SECONDS: Final = 1.0
+#: Seconds in which a worker must have ended a dead owner's task: an interruption takes
+#: milliseconds unless native code holds the interpreter.
+VACATE_SECONDS: Final = 1.0
 #: Workers that die in a row before registering until waiting leases are refused.
 FAILED_STARTS: Final = 3
 
@@ -41,7 +49,17 @@ class Worker:
     to one.
     """
 
-    __slots__ = ("address", "idle_since", "job", "lease", "pid", "start", "stop_asked")
+    __slots__ = (
+        "address",
+        "idle_since",
+        "job",
+        "lease",
+        "pid",
+        "retired",
+        "start",
+        "stop_asked",
+        "vacating",
+    )
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -50,6 +68,8 @@ class Worker:
         self.job: JobId | None = None
         self.lease: LeaseId | None = None
         self.idle_since = 0.0
+        self.vacating: ProcessId | None = None  # the dead owner whose task it may still run
+        self.retired = False
         self.stop_asked = float("-inf")  # when it was last asked to stop, which it may decline
 
 
@@ -98,7 +118,7 @@ class Workers:
         fresh = None
         now = self.world.now()
         for worker in reversed(self.idle.values()):
-            if now - worker.stop_asked < STOP_SECONDS:
+            if worker.retired or now - worker.stop_asked < STOP_SECONDS:
                 continue  # it would take a task with it and the task would be blamed
             if worker.job == job:
                 return worker
@@ -128,6 +148,10 @@ class Workers:
     def rest(self, worker: Worker) -> None:
         """The worker is free: serve a waiting grant, or idle."""
         worker.lease = None
+        if worker.retired:
+            self.idle[worker.start] = worker
+            self.ask_to_stop(worker)
+            return
         for lease, job in self.wanting.items():
             if worker.job is None or worker.job == job:
                 del self.wanting[lease]
@@ -144,10 +168,59 @@ class Workers:
         spare = len(self.idle) - self.keep
         for worker in list(self.idle.values())[: max(spare, 0)]:
             since = max(worker.idle_since, worker.stop_asked)
-            if now - since >= IDLE_SECONDS and worker.address is not None:
+            if now - since >= IDLE_SECONDS:
+                self.ask_to_stop(worker)
+
+    def ask_to_stop(self, worker: Worker) -> None:
+        """It may decline: then it is asked again."""
+        if worker.address is not None and worker.start in self.idle:
+            now = self.world.now()
+            worker.stop_asked = now
+            self.world.send(worker.address, Stop())
+            if worker.retired:
+                self.world.call_at(now + STOP_SECONDS, lambda: self.ask_to_stop(worker))
+            else:
+                self.world.call_at(now + IDLE_SECONDS, self.trim)
+
+    def vacate(self, worker: Worker, owner: ProcessId) -> None:
+        """The worker's lease has ended with its owner: it is free when it runs nothing of it."""
+        assert worker.address is not None
+        worker.lease = None
+        worker.vacating = owner
+        self.world.send(worker.address, Vacate(owner))
+
+        def give_up() -> None:
+            if worker.vacating == owner and worker.start in self.all:
+                self.starter.kill_worker(worker.start)
+
+        self.world.call_at(self.world.now() + VACATE_SECONDS, give_up)
+
+    def vacated(self, process: ProcessId, owner: ProcessId) -> Worker | None:
+        """It runs nothing of that owner any more. Returns it if it is free now."""
+        worker = self.by_process.get(process)
+        if worker is None or worker.vacating != owner:
+            return None
+        worker.vacating = None
+        return worker
+
+    def retire_all(self) -> None:
+        """Ask every idle worker to stop: the node is drained. One that cannot leave yet declines,
+        and is asked again by the next call.
+        """
+        now = self.world.now()
+        for worker in self.idle.values():
+            if worker.address is not None and now - worker.stop_asked >= STOP_SECONDS:
                 worker.stop_asked = now
                 self.world.send(worker.address, Stop())
-                self.world.call_at(now + IDLE_SECONDS, self.trim)  # in case it declines
+
+    def retire(self, process: ProcessId) -> Worker | None:
+        """A worker takes no further lease. Returns it if it has one, which must be returned."""
+        worker = self.by_process.get(process)
+        if worker is None or worker.retired:
+            return None
+        worker.retired = True
+        self.ask_to_stop(worker)
+        return worker if worker.lease is not None else None
 
     def unwant(self, lease: LeaseId) -> None:
         """The grant is no longer wanted."""

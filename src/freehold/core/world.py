@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from freehold.ids import NodeId
 from freehold.wire.messages import Address, Message
 
 
@@ -33,6 +34,12 @@ class World(Protocol):
 
     def send(self, to: Address, message: Message) -> None:
         """Queue a message. If the peer cannot be reached, ``peer_lost`` follows as an event."""
+
+    def fence(self, node: NodeId) -> None:
+        """Hear no more of a node that was declared dead, nor of its processes: what they still
+        send is dropped, they can neither be reached nor reach us. ``peer_lost`` follows, as an
+        event of its own, for each of them that had a stream to us.
+        """
 
     def call_at(self, when: float, action: Callable[[], None]) -> Timer:
         """Have ``action`` called at ``when``, as an event of its own."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from freehold.errors import AuthenticationError, ClusterUnreachableError, ProtocolError
@@ -72,6 +73,17 @@ def _fresh(info: NodeInfo, token: bytes, timeout: float) -> NodeInfo:
 
 def _ask(to: Address, question: Message, kind: type[T], token: bytes, timeout: float) -> T:
     """One question and its answer."""
+    for answer in conversation(to, question, kind, token, timeout):
+        return answer
+    raise ClusterUnreachableError(f"{place(to)} hung up without an answer", address=place(to))
+
+
+def conversation(
+    to: Address, question: Message, kind: type[T], token: bytes, timeout: float = 5.0
+) -> Iterator[T]:
+    """One question and its answers, until the other end hangs up; ``timeout`` in seconds, per
+    answer. Raises as ``state`` does.
+    """
     try:
         with socket.create_connection((to.host, to.port), timeout) as sock:
             _greet(sock, to, token, timeout)
@@ -82,7 +94,7 @@ def _ask(to: Address, question: Message, kind: type[T], token: bytes, timeout: f
                 for messages in stream.feed(data):
                     for message in messages:
                         if isinstance(message, kind):
-                            return message
+                            yield message
     except TimeoutError:
         raise ClusterUnreachableError(
             f"no answer from {place(to)} within {timeout:g} s: is it a Freehold head, and does a "
@@ -95,7 +107,6 @@ def _ask(to: Address, question: Message, kind: type[T], token: bytes, timeout: f
         raise ClusterUnreachableError(
             f"nothing can be reached at {place(to)}: {error.strerror or error}", address=place(to)
         ) from None
-    raise ClusterUnreachableError(f"{place(to)} hung up without an answer", address=place(to))
 
 
 def _greet(sock: socket.socket, to: Address, token: bytes, timeout: float) -> None:

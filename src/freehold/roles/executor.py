@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from freehold.core.execution import Execution
+from freehold.core.entries import Origin
+from freehold.core.execution import Execution, Run
+from freehold.core.fetching import Get, Wait
+from freehold.core.telling import Blocked as BlockedIn
 from freehold.core.world import World
-from freehold.ids import JobId
+from freehold.ids import FunctionId, JobId, ProcessId, TaskId
 from freehold.roles.owner import Errors, Owner
 from freehold.wire.messages import (
     Address,
     Blocked,
     CancelTask,
+    Claim,
+    ClaimFrom,
     DefineFunction,
+    Inherited,
     Message,
+    ObjectAt,
+    ObjectMoved,
+    ObjectsGiven,
     PushTask,
+    Retire,
     Unblocked,
+    Vacate,
+    Vacated,
+    Value,
 )
 
 
@@ -26,18 +40,56 @@ class Executor(Owner):
     def __init__(self, world: World, errors: Errors, node: Address, job: JobId) -> None:
         super().__init__(world, errors, node, job)
         self.execution = Execution(world, self.ownership, self.fetching)
+        self.telling.execution = self.execution
         self.execution.cancelled_error = lambda run: errors.cancelled(run.message.name)
         executing: dict[type[Message], Callable[[Any, Address], None]] = {
             PushTask: self.on_push,
             DefineFunction: lambda message, peer: self.execution.on_define(message),
             CancelTask: self.on_cancel,
+            ClaimFrom: lambda message, peer: self.claim_from(message.task, message.claim, peer),
         }
+        self.execution.run_over = self.rebirth.run_over
+        self.vacating: set[ProcessId] = set()
+        self.calls: Counter[FunctionId] = Counter()  # of functions with a limit
+        self.retired = False
+        self.handlers[Vacate] = lambda message, peer: self.on_vacate(message.owner)
+        self.handlers[ObjectsGiven] = lambda message, peer: self.estate.on_word(peer.process)
+        self.handlers[Inherited] = lambda message, peer: self.estate.on_word(peer.process)
         self.handlers.update(executing)
 
     def on_cancel(self, message: CancelTask, peer: Address) -> None:
         self.execution.on_cancel(message)
         if message.recursive:
             self.cancel_children(message.task, force=message.force)
+
+    def origin(self, run: Run) -> Origin:
+        """The running task makes something for the first time, or something is claimed from it."""
+        message = run.message
+        if run.origin is None:
+            run.origin = self.rebirth.begin(message.task, run.submitter, message.line, ())
+        return run.origin
+
+    def begin(self) -> Run | None:
+        """The task to run now, if one is ready; the caller runs it and then calls
+        ``execution.finished``.
+        """
+        run = self.execution.next()
+        if run is not None and run.message.claims:
+            message = run.message
+            run.origin = self.rebirth.begin(
+                message.task, run.submitter, message.line, message.claims
+            )
+        return run
+
+    def claim_from(self, task: TaskId, claim: Claim, submitter: Address) -> None:
+        """A claim on what our run of a task has made or will make."""
+        run = self.execution.runs.get(task)
+        if run is not None and not run.begun:
+            run.message.claims = [*run.message.claims, claim]
+            return
+        if run is not None:
+            self.origin(run)
+        self.rebirth.on_claim_from(task, claim, submitter)
 
     def on_push(self, message: PushTask, peer: Address) -> None:
         self.execution.on_push(message, peer)
@@ -52,16 +104,76 @@ class Executor(Owner):
             self.execution.slow = True
         self.execution.give_back()
 
-    def block(self) -> None:
-        """The running task waits in ``get``: its CPUs are lent out and nothing waits behind it."""
+    def block(self, awaited: Get | Wait, deadline: float | None) -> None:
+        """The running task waits in ``get``, until ``deadline`` at most: its CPUs are lent out and
+        nothing waits behind it.
+        """
+        self.telling.blocked = BlockedIn(awaited, self.world.now(), deadline)
         self.give_way()
         self.world.send(self.node, Blocked())
 
     def unblock(self) -> None:
         """The running task goes on."""
+        self.telling.blocked = None
         self.world.send(self.node, Unblocked())
+
+    def handle(self, message: Message, peer: Address) -> bool:
+        """Dispatch one message; of what we have handed over the heir is told."""
+        if self.estate.leaving and isinstance(message, ObjectAt | ObjectMoved):
+            if self.estate.pass_on(message):
+                return True
+        return super().handle(message, peer)
+
+    def finished(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
+        """The running task's user code has ended."""
+        self.execution.finished(run, results, micros, retry)
+        if self.vacating:
+            self.vacate()
+        if run.message.max_calls:
+            self.calls[run.message.function] += 1
+            if not self.retired and self.calls[run.message.function] >= run.message.max_calls:
+                self.retired = True
+                self.world.send(self.node, Retire())
+        if self.retired:
+            self.execution.slow = True  # what is pushed now goes back
+            self.execution.give_back()
+
+    def on_vacate(self, owner: ProcessId) -> None:
+        """Our node asks us to let go of a dead owner's tasks."""
+        self.vacating.add(owner)
+        self.vacate()
+
+    def vacate(self) -> None:
+        """Tell our node of which dead owners nothing runs here: their streams have ended, so that
+        nothing will.
+        """
+        running = {run.submitter.process for run in self.execution.runs.values()}
+        for owner in sorted((self.vacating & self.ownership.lost) - running):
+            self.vacating.discard(owner)
+            self.world.send(self.node, Vacated(owner))
+
+    def stop(self) -> None:
+        """Asked to exit, if nothing keeps us here: ``estate.gone`` is called when we may."""
+        if self.may_leave() and not self.estate.leaving and self.estate.leave():
+            self.execution.slow = True  # what is pushed now goes back
+
+    def may_leave(self) -> bool:
+        """Whether nobody needs this process: no task runs here or for us, none that we keep may
+        have to run again for others, and no worker is leased, which would be killed as that of a
+        dead owner, with what it owns.
+        """
+        leasing = self.leasing
+        return not (
+            self.execution.runs
+            or self.submission.tasks
+            or leasing.leases
+            or leasing.asked
+            or any(task.homes for task in self.lineage.tasks.values())
+        )
 
     def peer_lost(self, peer: Address) -> None:
         """Tasks of a dead owner are dropped."""
         super().peer_lost(peer)
         self.execution.peer_lost(peer.process)
+        self.vacate()
+        self.estate.on_word(peer.process)

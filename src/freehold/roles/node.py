@@ -1,11 +1,14 @@
 """The node: one per machine. Grants leases on its workers, keeps its store, knows the other nodes.
 
-Machines: scheduling (lease requests), workers (the pool), objects (the store). Effects beyond
-messages are asked of the shell through ``Starter`` (processes) and ``Mover`` (bytes).
+Machines: scheduling (lease requests), workers (the pool), objects (the store), draining (its end
+in good order) and moving (of its values, then). Effects beyond messages are asked of the shell
+through ``Starter`` (processes) and ``Mover`` (bytes).
 
 A process of this machine that ends is known at once, by the end of its stream and by its parent;
 what it held here is released, and the head tells the other nodes. What is said here about a
-process of another machine comes from the head.
+process of another machine comes from the head. While the head is away all goes on; what it would
+have been told it is told when it is back (``attendance``). A node or a process that was declared
+dead stays dead: it is remembered, told to the processes here, and heard no more (``World.fence``).
 """
 
 from __future__ import annotations
@@ -13,12 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from freehold.core.objects import Mover, Objects, Room
+from freehold.core.attendance import Attendance
+from freehold.core.draining import Draining
+from freehold.core.membership import GONE_KEPT, Ended
+from freehold.core.moving import Moving
+from freehold.core.objects import Objects
 from freehold.core.scheduling import Scheduling
+from freehold.core.stored import Mover, Room
+from freehold.core.telling_node import NodeTelling
 from freehold.core.workers import Starter, Worker, Workers
 from freehold.core.world import Timer, World
 from freehold.ids import JobId, LeaseId, NodeId, ProcessId
 from freehold.resources import CPU, UNIT, Resources
+from freehold.wire.inquiry import Explain, Explanation
 from freehold.wire.messages import (
     AbortObject,
     Address,
@@ -28,8 +38,11 @@ from freehold.wire.messages import (
     CreateObject,
     Death,
     DescribeNode,
+    DrainNode,
+    Fenced,
     FetchObject,
     FreeObjects,
+    GiveObject,
     JobEnded,
     JobStarted,
     JoinCluster,
@@ -41,14 +54,20 @@ from freehold.wire.messages import (
     NodeChanged,
     NodeDescription,
     NodeInfo,
+    NodeKnown,
+    ObjectTaken,
     ProcessLost,
     Register,
     Registered,
     RequestLease,
+    Retire,
     ReturnLease,
     SealObject,
+    Stop,
+    TakeObject,
     Unblocked,
     UnpinObject,
+    Vacated,
 )
 
 #: Seconds between reports of what is free: they serve only to choose between nodes.
@@ -59,6 +78,9 @@ DRAIN_PATIENCE = 2.0
 
 class Shell(Starter, Mover, Protocol):
     """What the node needs done besides messages."""
+
+    def fenced(self, reason: str) -> None:
+        """This node was declared dead: end it with all that it has, and begin as a new one."""
 
 
 class Node:
@@ -81,6 +103,8 @@ class Node:
         self.scheduling = Scheduling(world, info.total, infeasible_grace)
         self.workers = Workers(world, shell, keep=max(1, info.total.get(CPU, 0) // UNIT))
         self.objects = Objects(world, room, shell)
+        self.moving = Moving(world, self.objects, self.scheduling.peers)
+        self.draining = Draining(world, self.moving)
         self.jobs: dict[JobId, JobStarted] = {}
         self.drivers: dict[ProcessId, JobId] = {}
         self.processes: dict[ProcessId, Address] = {}
@@ -88,14 +112,31 @@ class Node:
         self.drained: set[ProcessId] = set()  # the other way round
         self.reporter: Timer | None = None
         self.reported: tuple[Resources, int, int, int, int] | None = None
-        self.joined = False
+        self.attendance = Attendance(world, head, self.facts)
+        self.ended = Ended()
+        self.gone: dict[NodeId, NodeInfo] = {}
+        self.telling = NodeTelling(
+            world, self.scheduling, self.workers, self.objects, self.jobs, self.drivers
+        )
+        self.telling.processes = self.processes
         self.scheduling.job_known = self.jobs.__contains__
         self.scheduling.want_worker = self.workers.want
         self.scheduling.unwant_worker = self.workers.unwant
         self.scheduling.worker_free = self.worker_free
         self.workers.given = self.given
         self.workers.refused = self.no_worker
-        self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
+        self.moving.stays = self.drivers.__contains__
+        self.draining.alone = self.alone
+        self.draining.begin = self.begin_drain
+        self.draining.stay = self.end_drain
+        self.draining.tidy = self.workers.retire_all
+        self.draining.kept_by = self.kept_by
+        self.draining.leave = self.leave
+        self.handlers = self.table()
+
+    def table(self) -> dict[type[Message], Callable[[Any, Address], None]]:
+        """Which message goes where."""
+        return {
             RequestLease: lambda message, peer: self.scheduling.on_request(message),
             ReturnLease: lambda message, peer: self.scheduling.on_return(
                 message.lease, peer.process
@@ -110,19 +151,27 @@ class Node:
             FreeObjects: self.on_free,
             Blocked: lambda message, peer: self.on_blocked(peer, blocked=True),
             Unblocked: lambda message, peer: self.on_blocked(peer, blocked=False),
-            Leave: lambda message, peer: self.driver_gone(peer.process),
+            Leave: lambda message, peer: self.driver_gone(peer.process, left=True),
             Joined: self.on_joined,
+            Fenced: self.on_fenced,
             NodeChanged: lambda message, peer: self.on_node_changed(message),
             JobStarted: lambda message, peer: self.on_job_started(message),
             JobEnded: lambda message, peer: self.on_job_ended(message.job),
-            ProcessLost: lambda message, peer: self.process_gone(message.process),
+            ProcessLost: lambda message, peer: self.on_process_lost(message.process),
+            Vacated: self.on_vacated,
+            Retire: self.on_retire,
+            GiveObject: self.objects.on_give,
             KeepObject: lambda message, peer: self.objects.on_keep(message.object),
             DescribeNode: self.on_describe,
+            Explain: self.on_explain,
+            DrainNode: self.draining.on_drain,
+            TakeObject: self.on_take,
+            ObjectTaken: self.on_taken,
         }
 
     def start(self) -> None:
         """Join the cluster and have a worker per CPU ready."""
-        self.world.send(self.head, JoinCluster(self.info))
+        self.attendance.call()
         self.workers.prestart(self.info.total.get(CPU, 0) // UNIT)
 
     def handle(self, message: Message, peer: Address) -> None:
@@ -135,10 +184,7 @@ class Node:
     def on_register(self, message: Register, peer: Address) -> None:
         """A driver or a worker is up."""
         self.processes[peer.process] = peer
-        self.world.send(
-            peer,
-            Registered(self.world.address, self.head, self.objects.room.capacity, self.info.total),
-        )
+        self.world.send(peer, self.registered())
         if message.driver:
             job = JobStarted(
                 message.job,
@@ -147,13 +193,24 @@ class Node:
                 message.python_path,
                 message.cwd,
                 message.log_to_driver,
+                explain_after=message.explain_after,
             )
             self.drivers[peer.process] = message.job
             self.jobs[message.job] = job
-            self.world.send(self.head, job)
+            self.attendance.tell(job)
             self.scheduling.dispatch()
         else:
             self.workers.registered(message.start, message.pid, peer)
+
+    def registered(self) -> Registered:
+        """What a process of this machine is told of where it lives."""
+        return Registered(
+            self.world.address,
+            self.head,
+            self.objects.room.capacity,
+            self.info.total,
+            self.attendance.dead_after,
+        )
 
     def given(self, lease: LeaseId, worker: Worker) -> None:
         """A grant has its worker: bind it to the job first, then tell the owner."""
@@ -168,6 +225,7 @@ class Node:
                 job.python_path,
                 job.cwd,
                 self.scheduling.granted[lease].wire.resources,
+                job.explain_after,
             ),
         )
         self.scheduling.given(lease, worker)
@@ -175,8 +233,22 @@ class Node:
     def worker_free(self, worker: Worker) -> None:
         """A lease was returned: its worker may serve another of the same job."""
         assert worker.address is not None
-        if worker.start in self.workers.all and worker.address.process not in self.ending:
+        process = worker.address.process
+        ended = process in self.ending or process in self.drained
+        if worker.start in self.workers.all and not ended:
             self.workers.rest(worker)
+
+    def on_vacated(self, message: Vacated, peer: Address) -> None:
+        """A worker of ours runs nothing of a dead owner any more."""
+        worker = self.workers.vacated(peer.process, message.owner)
+        if worker is not None:
+            self.worker_free(worker)
+
+    def on_retire(self, message: Retire, peer: Address) -> None:
+        """A worker of ours has run as many tasks as it may."""
+        worker = self.workers.retire(peer.process)
+        if worker is not None and worker.lease is not None:
+            self.scheduling.want_back(worker.lease)
 
     def no_worker(self, lease: LeaseId, death: Death) -> None:
         """Workers die as soon as they are started."""
@@ -214,6 +286,8 @@ class Node:
             self.worker_gone(*self.ending.pop(process))
         elif process in self.workers.by_process:
             self.drained.add(process)
+            # A task that was sent there would be charged for a death that it never saw.
+            self.workers.idle.pop(self.workers.by_process[process].start, None)
 
     def worker_gone(self, start: int, death: Death) -> None:
         """A worker is gone and has been heard out: give back what it held, tell who leased it."""
@@ -224,6 +298,7 @@ class Node:
                 self.world.send(granted.wire.owner, LeaseEnded(worker.lease, death))
         if worker is not None and worker.address is not None:
             self.drained.discard(worker.address.process)
+            self.telling.worker_ended(worker.pid, worker.address.process, death)
             self.local_gone(worker.address.process)
         self.scheduling.dispatch()
         self.changed()
@@ -232,7 +307,10 @@ class Node:
         """A stream has ended. Workers' ends are told by ``worker_ended``; a driver's is known by
         this alone.
         """
-        if peer.process in self.drivers:
+        self.draining.peer_lost(peer.process)
+        if peer.process == self.head.process:
+            self.attendance.lost()
+        elif peer.process in self.drivers:
             self.driver_gone(peer.process)
         elif peer.process in self.workers.by_process:
             self.stream_drained(peer.process)
@@ -241,19 +319,31 @@ class Node:
             self.process_gone(peer.process)
         self.changed()
 
-    def driver_gone(self, process: ProcessId) -> None:
+    def driver_gone(self, process: ProcessId, *, left: bool = False) -> None:
         """A driver has left or died: its job is over, everywhere."""
+        if process in self.drivers:
+            self.telling.driver_ended(process, left=left)
         job = self.drivers.pop(process, None)
         if job is not None:
-            self.world.send(self.head, JobEnded(job))
+            self.attendance.tell(JobEnded(job))
             self.on_job_ended(job)
             self.local_gone(process)
 
     def local_gone(self, process: ProcessId) -> None:
         """A process of this machine is gone: tell the others."""
         self.processes.pop(process, None)
-        self.world.send(self.head, ProcessLost(process))
+        self.ended.add(process)
+        self.attendance.tell(ProcessLost(process))
         self.process_gone(process)
+
+    def on_process_lost(self, process: ProcessId) -> None:
+        """A process of another machine has ended, the head says. If it was a driver, so has its
+        job: a head that comes back may never have known of that.
+        """
+        if self.ended.add(process):
+            for job in [job for job in self.jobs.values() if job.driver.process == process]:
+                self.on_job_ended(job.job)
+            self.process_gone(process)
 
     def process_gone(self, process: ProcessId) -> None:
         """A process, here or elsewhere, is gone: release what it held and free what it owned, and
@@ -263,15 +353,20 @@ class Node:
         for address in list(self.processes.values()):
             self.world.send(address, ProcessLost(process))
         for worker in self.scheduling.forget_owner(process):
-            self.shell.kill_worker(worker.start)  # it may be running a task that nobody waits for
+            if worker.job in self.jobs:  # (else it has been killed with its job)
+                self.workers.vacate(worker, process)
         self.objects.process_lost(process)
 
     # ------------------------------------------------------------------ jobs and nodes
 
     def on_job_started(self, message: JobStarted) -> None:
-        """A driver of another node is up; its requests may be here already."""
-        self.jobs[message.job] = message
-        self.scheduling.dispatch()
+        """A driver of another node is up; its requests may be here already. (Of ours we know
+        better: one may have ended while the head's answer was on its way.)
+        """
+        driver = message.driver
+        if driver.node != self.world.address.node and driver.process not in self.ended.processes:
+            self.jobs[message.job] = message
+            self.scheduling.dispatch()
 
     def on_job_ended(self, job: JobId) -> None:
         """A job is over."""
@@ -279,25 +374,62 @@ class Node:
             self.workers.end_job(job)
             self.objects.job_ended(job)
 
+    @property
+    def joined(self) -> bool:
+        """Whether the head is there and has taken us in."""
+        return self.attendance.joined
+
+    def facts(self) -> JoinCluster:
+        """All that the head may have missed of us, or forgotten."""
+        jobs = [self.jobs[job] for job in self.drivers.values()]
+        self.reported = self.state()
+        return JoinCluster(
+            self.snapshot(), jobs, list(self.ended.processes), list(self.gone.values())
+        )
+
     def on_joined(self, message: Joined, peer: Address) -> None:
-        """The head took us in."""
-        self.joined = True
-        for info in message.nodes:
+        """The head took us in, and says all that we may have missed."""
+        before = self.attendance.dead_after
+        self.attendance.on_joined(message)
+        if message.dead_after != before:
+            for address in self.processes.values():
+                self.world.send(address, self.registered())
+        for info in (*message.nodes, *message.gone):
             self.on_node_changed(NodeChanged(info))
+        named = {info.address.node for info in message.nodes}
+        for node, info in self.scheduling.peers.items():
+            if node not in named:
+                self.attendance.tell(NodeKnown(info))
+        for job in message.jobs:
+            self.on_job_started(job)
+        for process in message.ended:
+            self.on_process_lost(process)
+
+    def on_fenced(self, message: Fenced, peer: Address) -> None:
+        """The others have given up what was here, and hear us no more. Drivers shall know why."""
+        for process in self.drivers:
+            self.world.send(self.processes[process], message)
+        self.shell.fenced(message.reason)
 
     def on_node_changed(self, message: NodeChanged) -> None:
         """News of another node; local processes need to know of deaths."""
         info = message.info
         node: NodeId = info.address.node
-        if node == self.world.address.node:
+        if node == self.world.address.node or node in self.gone:
             return
         if info.alive:
             self.scheduling.peers[node] = info
             self.scheduling.dispatch()
             return
+        self.gone[node] = info
+        if len(self.gone) > GONE_KEPT:
+            del self.gone[next(iter(self.gone))]
+        self.world.fence(node)
         self.scheduling.peers.pop(node, None)
         for owner in sorted(self.scheduling.owners_on(node) | self.objects.owners_on(node)):
             self.process_gone(owner)
+        for job in [job for job in self.jobs.values() if job.driver.node == node]:
+            self.on_job_ended(job.job)
         for address in list(self.processes.values()):
             self.world.send(address, message)
 
@@ -307,6 +439,8 @@ class Node:
         """An owner frees its objects."""
         for object_id in message.objects:
             self.objects.on_free(object_id)
+        if self.draining.on:
+            self.moving.freed()
 
     def changed(self) -> None:
         """Have a report sent soon, if there is anything new to report."""
@@ -320,14 +454,14 @@ class Node:
             len(self.scheduling.queue),
             len(self.workers.all),
             self.objects.room.used >> 20,
-            self.objects.spilled_bytes >> 20,
+            self.objects.spilling.bytes >> 20,
         )
 
     def report(self) -> None:
         """Tell the head, which tells the others."""
         self.reporter = None
         self.reported = self.state()
-        self.world.send(self.head, NodeChanged(self.snapshot()))
+        self.attendance.tell(NodeChanged(self.snapshot()))
 
     def snapshot(self) -> NodeInfo:
         """This node as it is now."""
@@ -342,18 +476,73 @@ class Node:
             len(self.scheduling.queue),
             self.objects.room.capacity,
             self.objects.room.used,
-            self.objects.spilled_bytes,
+            self.objects.spilling.bytes,
             len(self.workers.all),
+            draining=info.draining,
         )
+
+    # ------------------------------------------------------------------ draining
+
+    def alone(self) -> bool:
+        """Whether no other node would be left to take tasks and values."""
+        return all(peer.draining for peer in self.scheduling.peers.values())
+
+    def begin_drain(self, force: bool) -> None:
+        """Nothing new is granted here from now on, and everybody learns of it."""
+        self.mark_drained(True)
+        for process in list(self.drivers) if force else ():
+            self.world.send(self.processes[process], Stop())
+            self.driver_gone(process)
+        self.scheduling.drain()
+
+    def end_drain(self) -> None:
+        """As before."""
+        self.mark_drained(False)
+        self.scheduling.undrain()
+
+    def mark_drained(self, drained: bool) -> None:
+        """Say it at once: until others know, they send requests here that come straight back."""
+        self.info.draining = drained
+        self.attendance.tell(NodeChanged(self.snapshot()))
+
+    def kept_by(self) -> tuple[int, int, int]:
+        """Leases, workers and drivers that a drain waits for."""
+        return len(self.scheduling.granted), len(self.workers.all), len(self.drivers)
+
+    def leave(self, words: str) -> None:
+        """Everything is given away, or time is over. The head tells the others, and us to stop."""
+        info = self.snapshot()
+        info.alive, info.reason = False, words
+        self.attendance.tell(NodeChanged(info))
+
+    def on_take(self, message: TakeObject, peer: Address) -> None:
+        """A node that is drained wants us to take a value over."""
+        if self.draining.on:
+            self.world.send(peer, ObjectTaken(message.object, "it is being drained itself"))
+        else:
+            self.objects.on_take(message, peer)
+
+    def on_taken(self, message: ObjectTaken, peer: Address) -> None:
+        """The answer, when we are."""
+        self.moving.on_taken(message, peer)
+        if self.draining.on:
+            self.moving.offer()
+
+    # ------------------------------------------------------------------ questions
 
     def on_describe(self, message: DescribeNode, peer: Address) -> None:
         """Someone asks what is in here."""
         counts = {
             "objects": len(self.objects.table),
-            "needs": len(self.objects.needs),
+            "needs": len(self.objects.spilling.needs),
             "granted": len(self.scheduling.granted),
             "queued": len(self.scheduling.queue),
             "workers": len(self.workers.all),
             "jobs": len(self.jobs),
         }
         self.world.send(peer, NodeDescription(message.request, self.snapshot(), counts))
+
+    def on_explain(self, message: Explain, peer: Address) -> None:
+        """Someone asks why a lease, an object or a process of ours is as it is."""
+        findings = self.telling.explain(message.about, message.id)
+        self.world.send(peer, Explanation(message.request, findings))

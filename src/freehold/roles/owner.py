@@ -2,7 +2,8 @@
 leases, gets values.
 
 Machines: ownership (references and counts), submission (tasks), leasing (workers), fetching
-(stored bytes). They meet here and nowhere else. A worker adds ``execution`` (roles/executor).
+(stored bytes), lineage (tasks that may have to run again), rebirth (what dead owners owned). They
+meet here and nowhere else. A worker adds ``execution`` (roles/executor).
 
 Every public method is an event: called under the process's core lock by whichever thread has it,
 and never blocking.
@@ -13,19 +14,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from freehold.core import explaining
+from freehold.core.entries import Entry, Origin
+from freehold.core.estate import Estate
 from freehold.core.fetching import Creating, Creation, Fetching, Get, Wait
 from freehold.core.leasing import Lease, Leasing
+from freehold.core.lineage import Lineage
 from freehold.core.ownership import Ownership
+from freehold.core.rebirth import Rebirth
 from freehold.core.submission import Submission, Task
+from freehold.core.telling import Telling
 from freehold.core.world import World
 from freehold.ids import JobId, NodeId, ObjectId, ProcessId, TaskId, short
+from freehold.wire.inquiry import Explain, Explanation
 from freehold.wire.messages import (
     FAILED,
     STORED,
     Address,
     AskGone,
+    Bequeath,
     CancelObject,
+    ChildrenGone,
+    Claimed,
+    ClaimObject,
     Death,
     FreeObjects,
     Gone,
@@ -43,14 +53,16 @@ from freehold.wire.messages import (
     ObjectAt,
     ObjectCreated,
     ObjectMissing,
+    ObjectMoved,
     ObjectReady,
     Provide,
+    Reborn,
     Release,
     SealObject,
     StillQueued,
     TaskDone,
     TaskReturned,
-    TaskWaits,
+    Unclaimed,
     Value,
 )
 
@@ -67,8 +79,10 @@ class Errors(Protocol):
     def unschedulable(self, task: str, reason: str) -> bytes:
         """No node can ever run it."""
 
-    def lost(self, object_id: str, reason: str) -> bytes:
-        """Every copy of a value is gone."""
+    def lost(self, object_id: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
+        """Every copy of a value is gone, and it cannot be made again; ``evicted``: because its
+        lineage was dropped.
+        """
 
     def handover_lost(self, giver: ProcessId) -> bytes:
         """The process that handed a reference over died before its owner had counted it."""
@@ -76,8 +90,8 @@ class Errors(Protocol):
     def store_full(self, reason: str) -> bytes:
         """There is no room in this node's store."""
 
-    def owner_died(self, object_id: str, owner: Address) -> bytes:
-        """The process that owned the value is gone."""
+    def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:
+        """The process that owned the value is gone, and why it does not come back."""
 
 
 class Owner:
@@ -99,11 +113,18 @@ class Owner:
         self.fetching.missing = self.find_elsewhere
         self.fetching.full = errors.store_full
         self.creating = Creating(world, node)
+        self.making: set[ObjectId] = set()  # puts that have room in the store and no entry yet
+        self.lineage = Lineage(world, self.ownership, self.submission)
+        self.rebirth = Rebirth(world, self.ownership, self.submission, self.lineage)
+        self.estate = Estate(world, self.ownership, self.submission, self.lineage)
+        self.join_machines()
+        self.telling = Telling(
+            world, self.ownership, self.submission, self.leasing, self.fetching, self.creating
+        )
         self.job = job
         self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
             TaskDone: self.on_task_done,
             TaskReturned: self.on_task_returned,
-            TaskWaits: self.on_task_waits,
             LeaseGranted: self.leasing.on_granted,
             LeaseRedirected: lambda message, peer: self.leasing.on_redirected(message),
             LeaseRefused: lambda message, peer: self.leasing.on_refused(message),
@@ -120,12 +141,37 @@ class Owner:
             AskGone: self.ownership.on_ask_gone,
             Gone: lambda message, peer: self.ownership.on_gone(message, peer.process),
             CancelObject: self.on_cancel_object,
+            ChildrenGone: lambda message, peer: self.lineage.on_children_gone(
+                message, peer.process
+            ),
+            ClaimObject: lambda message, peer: self.rebirth.on_claim(message.claim),
+            Claimed: lambda message, peer: self.rebirth.on_claimed(message),
+            Reborn: lambda message, peer: self.rebirth.on_reborn(message),
+            Bequeath: self.estate.on_bequeath,
+            Unclaimed: lambda message, peer: self.rebirth.on_unclaimed(message),
             ObjectReady: lambda message, peer: self.fetching.on_ready(message),
             ObjectMissing: lambda message, peer: self.fetching.on_missing(message),
-            ObjectCreated: lambda message, peer: self.creating.on_created(message),
+            ObjectCreated: self.on_object_created,
             ObjectAt: self.on_object_at,
+            ObjectMoved: self.on_object_moved,
             NodeChanged: self.on_node_changed,
+            Explain: self.on_explain,
         }
+
+    def join_machines(self) -> None:
+        """What lineage and rebirth are told, and what they ask for."""
+        ownership, submission = self.ownership, self.submission
+        ownership.result_gone = self.lineage.result_gone
+        ownership.origin_spent = self.rebirth.origin_spent
+        ownership.orphaned = self.rebirth.orphaned
+        ownership.born = self.rebirth.born
+        submission.keep = self.task_over
+        submission.submitted = self.rebirth.submitted
+        self.lineage.lost = lambda entry, reason, evicted: self.errors.lost(
+            entry.object, reason, evicted=evicted
+        )
+        self.rebirth.owner_died = self.owner_died
+        self.rebirth.stop_fetching = self.wait_anew
 
     # ------------------------------------------------------------------ what user code asks for
 
@@ -133,20 +179,23 @@ class Owner:
         """Begin a task."""
         self.submission.submit(task)
 
-    def put(self, object_id: ObjectId, value: Value) -> None:
-        """A finished value of ours, with one handle. Its references are pinned by their handles
-        until here.
+    def put(self, object_id: ObjectId, value: Value, origin: Origin | None = None) -> None:
+        """A finished value of ours, with one handle; ``origin``: the run that makes it. Its
+        references are pinned by their handles until here.
         """
-        entry = self.ownership.own(object_id)
-        entry.handles = 1
+        self.making.discard(object_id)
+        entry = self.ownership.own(object_id, origin)
+        entry.handles += 1
         for ref in value.contains:
             self.ownership.pin(ref.object)
-        entry.value = value
+        self.ownership.resolve(entry, value)
 
     def create(
         self, object_id: ObjectId, size: int, owner: Address, wake: Callable[[], None]
     ) -> Creation:
         """Room for a value in this node's store."""
+        if owner.process == self.world.address.process:
+            self.making.add(object_id)
         return self.creating.create(object_id, size, owner, self.job, wake)
 
     def seal(self, object_id: ObjectId) -> None:
@@ -198,8 +247,8 @@ class Owner:
                 self.cancel_task(task, force=force, recursive=True)
 
     def explain(self, object_id: ObjectId) -> list[str]:
-        """What the object waits for, line by line."""
-        return explaining.explain(self.ownership, self.submission, self.leasing, object_id)
+        """What the object waits for, line by line, as far as this process knows."""
+        return self.telling.lines(object_id)
 
     # ------------------------------------------------------------------ events
 
@@ -215,9 +264,14 @@ class Owner:
 
     def on_task_done(self, message: TaskDone, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)
+        kept = task or self.lineage.tasks.get(message.task)
+        if kept is not None and (message.children or kept.homes):
+            self.lineage.children(kept, peer.process, any_left=message.children)
         if task is not None and task.attempt == message.attempt:
             lease = task.lease
             self.leasing.task_left(task)
+            if task.claims:
+                self.rebirth.ran(task, message.unclaimed)
             self.submission.on_done(message, peer)
             if isinstance(lease, Lease):
                 self.leasing.refill(lease)
@@ -225,12 +279,23 @@ class Owner:
             self.submission.on_done(message, peer)
 
     def on_task_returned(self, message: TaskReturned, peer: Address) -> None:
-        self.leasing.on_returned(message, self.submission.tasks.get(message.task))
-
-    def on_task_waits(self, message: TaskWaits, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)
         if task is not None and task.attempt == message.attempt:
-            task.note = f", and waits for {message.reason}"
+            for missing in message.missing:
+                self.value_missing(missing.object, missing.tried)
+        self.leasing.on_returned(message, task)
+
+    def value_missing(self, object_id: ObjectId, tried: Sequence[NodeId]) -> None:
+        """An argument of a task of ours was not to be had from the nodes that it was said to be
+        on.
+        """
+        entry = self.ownership.entries.get(object_id)
+        if entry is None or entry.value is None or entry.value.kind != STORED:
+            return
+        if entry.owner is not None:
+            self.ownership.ask_again(entry, tried)
+        for node in tried:
+            self.copy_gone(object_id, node, "the node that held it does not have it any more")
 
     def on_cancel_object(self, message: CancelObject, peer: Address) -> None:
         if message.object in self.ownership.entries:
@@ -239,7 +304,7 @@ class Owner:
     def on_locate(self, message: Locate, peer: Address) -> None:
         entry = self.ownership.entries.get(message.object)
         if entry is None or entry.owner is not None:
-            error = self.errors.lost(short(message.object), "its owner has freed it")
+            error = self.errors.lost(message.object, "its owner has freed it")
             self.world.send(peer, Located(message.object, Value(FAILED, error)))
             return
         for node in message.stale:
@@ -252,20 +317,47 @@ class Owner:
 
     def on_object_at(self, message: ObjectAt, peer: Address) -> None:
         entry = self.ownership.entries.get(message.object)
-        if entry is None or (entry.value is not None and entry.value.kind != STORED):
-            if message.present:  # freed, or given up, while the copy was on its way
+        if entry is None or entry.value is None or entry.value.kind != STORED:
+            if not message.present:
+                return
+            if entry is not None and self.lineage.running(entry):
+                self.lineage.strays.setdefault(message.object, []).append(message.node)
+            else:  # freed, or given up, while the copy was on its way
                 self.world.send(message.node, FreeObjects([message.object]))
-            return
-        if entry.value is None:
             return
         if not message.present:
             self.copy_gone(message.object, message.node.node, "its last copy was dropped")
         elif all(node.node != message.node.node for node in entry.value.nodes):
-            entry.value.nodes.append(message.node)
+            if message.remains:  # of an earlier attempt
+                self.world.send(message.node, FreeObjects([message.object]))
+            else:
+                entry.value.nodes.append(message.node)
+
+    def on_object_created(self, message: ObjectCreated, peer: Address) -> None:
+        if message.offset < 0:
+            self.making.discard(message.object)
+        self.creating.on_created(message)
+
+    def on_object_moved(self, message: ObjectMoved, peer: Address) -> None:
+        object_id, giver, taker = message.object, message.giver, message.taker
+        entry = self.ownership.entries.get(object_id)
+        value = entry.value if entry is not None else None
+        if object_id in self.making or (entry is not None and value is None):
+            self.world.send(taker, FreeObjects([object_id]))  # where it is we shall hear soon
+            return
+        places = value.nodes if value is not None and value.kind == STORED else []
+        if any(place.node == giver.node for place in places):
+            assert value is not None
+            both = (giver.node, taker.node)
+            value.nodes = [taker, *(place for place in places if place.node not in both)]
+        elif all(place.node != taker.node for place in places):
+            self.world.send(taker, FreeObjects([object_id]))
+        self.world.send(giver, FreeObjects([object_id]))
 
     def on_node_changed(self, message: NodeChanged, peer: Address) -> None:
         if not message.info.alive:
             node = message.info.address.node
+            self.world.fence(node)
             reason = f"node {short(node)} on {message.info.hostname} {message.info.reason}"
             self.leasing.node_lost(node, reason)
             for object_id in list(self.ownership.entries):
@@ -282,13 +374,18 @@ class Owner:
             # as the place of a value. What we asked of it then ends here.
             self.leasing.node_lost(peer.node, f"node {short(peer.node)} cannot be reached")
         self.leasing.worker_drained(peer.process)
+        self.lineage.worker_lost(peer.process)
         for entry in self.ownership.peer_lost(peer.process):
-            error = self.errors.owner_died(short(entry.object), peer)
-            if entry.value is None:
-                self.ownership.resolve(entry, Value(FAILED, error))
-        for object_id in self.fetching.awaited_from(peer.process):  # (also arguments: no entry)
-            error = self.errors.owner_died(short(object_id), peer)
-            self.fetching.relocated(object_id, Value(FAILED, error))
+            if self.ownership.entries.get(entry.object) is entry:  # (one may have held another)
+                self.rebirth.orphaned(entry)
+        self.rebirth.peer_lost(peer.process)
+        for object_id in self.fetching.awaited_from(peer.process):  # arguments: they have no entry
+            self.fetching.withdraw(object_id)
+
+    def on_explain(self, message: Explain, peer: Address) -> None:
+        """Someone asks what we know of an object, a task or a lease."""
+        findings = self.telling.explain(message.about, message.id)
+        self.world.send(peer, Explanation(message.request, findings))
 
     # ------------------------------------------------------------------ facts between machines
 
@@ -301,10 +398,21 @@ class Owner:
             self.copy_gone(object_id, node, "the node that held it does not have it any more")
         entry = self.ownership.entries.get(object_id)
         if entry is None:  # freed meanwhile: whoever asked for it does not wait any more
-            error = self.errors.lost(short(object_id), "its owner has freed it")
+            error = self.errors.lost(object_id, "its owner has freed it")
             self.fetching.relocated(object_id, Value(FAILED, error))
         elif entry.value is not None:
             self.fetching.relocated(object_id, entry.value)
+        else:
+            self.wait_anew(entry)
+
+    def wait_anew(self, entry: Entry) -> None:
+        """What is under way will not come: who waits for it here waits for what is made anew."""
+        for fetcher in self.fetching.withdraw(entry.object):
+            assert isinstance(fetcher, Get | Wait)
+            if entry.value is None:
+                self.ownership.wait_for(entry, fetcher)
+            else:
+                fetcher.resolved(entry)
 
     def copy_gone(
         self, object_id: ObjectId, node: NodeId, reason: str, *, alive: bool = True
@@ -324,9 +432,19 @@ class Owner:
         if value.nodes:
             self.world.send(value.nodes[0], KeepObject(object_id))
         else:
-            value.kind = FAILED
-            value.data = self.errors.lost(short(object_id), reason)
-            self.fetching.relocated(object_id, value)
+            self.lineage.recover(entry, reason)
+            self.wait_anew(entry)
+
+    def task_over(self, task: Task, results: Sequence[Value], worker: Address | None) -> bool:
+        """A task is done. Whether its arguments stay held, because it may have to run again."""
+        if task.claims:
+            self.rebirth.task_over(task, failed=worker is None)
+        return self.lineage.keep(task, results, worker)
+
+    def owner_died(self, entry: Entry, why: str) -> bytes:
+        """The shipped form of the error."""
+        assert entry.owner is not None
+        return self.errors.owner_died(entry.object, entry.owner, why)
 
     def abandoned(self, task: Task) -> None:
         """A cancelled task is not running any more."""
@@ -350,6 +468,9 @@ class Owner:
         return {
             "objects": len(self.ownership.entries),
             "tasks": len(self.submission.tasks),
+            "kept tasks": len(self.lineage.tasks),
+            "homes": len(self.lineage.homes),
+            "origins": len(self.rebirth.origins),
             "leases": len(self.leasing.leases),
             "pinned": len(self.fetching.locals),
         }

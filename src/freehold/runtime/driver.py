@@ -24,10 +24,12 @@ from freehold.wire.messages import (
     FAILED,
     Address,
     DescribeNode,
+    Fenced,
     Leave,
     LogLines,
     Message,
     Register,
+    Stop,
     Value,
 )
 
@@ -39,7 +41,13 @@ class Driver(Process):
     """The process core of a driver."""
 
     def __init__(
-        self, folder: Path, node: places.NodeFile, *, log_to_driver: bool, namespace: str
+        self,
+        folder: Path,
+        node: places.NodeFile,
+        *,
+        log_to_driver: bool,
+        namespace: str,
+        explain_after: float | None,
     ) -> None:
         super().__init__(folder, node, process_address(node.address), current.ref_type())
         self.job = new_job()
@@ -47,8 +55,11 @@ class Driver(Process):
         self.root = Context(TaskId(os.urandom(16)))
         self.log_to_driver = log_to_driver
         self.namespace = namespace
+        self.explainer.after = explain_after
+        self.role.telling.title = f"driver {os.getpid()}"
         self.started: launch.Started | None = None
         self.printer = Printer()
+        self.fenced = ""  # why our node was declared dead, if it was
         self.ctrl_c: CtrlC | None = None
 
     def start(self) -> None:
@@ -64,26 +75,40 @@ class Driver(Process):
                 self.log_to_driver,
                 path,
                 str(Path.cwd()),
+                self.explainer.after,
             )
         )
         self.pump.start()
         self.ctrl_c = CtrlC(self.transport)
 
     def other_message(self, message: Message, peer: Address) -> None:
-        """Lines that our workers printed."""
+        """Lines that our workers printed, or the end of the job."""
         if type(message) is LogLines:
             self.printer.show(message)
+        elif type(message) is Fenced:
+            self.fenced = message.reason
+        elif type(message) is Stop:
+            self.cut_off(
+                errors.ClusterUnreachableError(
+                    "the node that connects this program to its cluster was drained by force, "
+                    "which ends the program's tasks and its stored values. Call shutdown(), then "
+                    "init() to begin again through another node"
+                )
+            )
         else:
             super().other_message(message, peer)
 
     def on_lost(self, peer: Address) -> None:
         """A peer's last stream has ended, or it cannot be reached."""
         if peer.process == self.node.process:
+            how = "has ended (stopped or killed)"
+            if self.fenced:
+                how = f"was declared dead by the head: it {self.fenced}. It has begun anew"
             self.cut_off(
                 errors.ClusterUnreachableError(
-                    "the node daemon that connects this program to its cluster has ended (stopped, "
-                    "killed, or its head is gone), and with it the program's tasks and stored "
-                    "values. Call shutdown(), then init() to begin again"
+                    f"the node daemon that connects this program to its cluster {how}, and with "
+                    "it ended the program's tasks and stored values. Call shutdown(), then init() "
+                    "to begin again"
                 )
             )
         super().on_lost(peer)

@@ -1,38 +1,65 @@
-"""The head daemon: performs what ``roles.head`` decides."""
+"""The head daemon: performs what ``roles.head`` decides.
+
+It is forked by the daemon of the first node (``launch``), which watches it and, should it be
+killed, starts it again with ``python -m freehold.runtime.headd SETTINGS`` (``keeper``). The new one
+listens on the very socket of the old one, which the daemon has kept open: nodes that call meanwhile
+are not refused, they wait at the door. What the old one knew is in its journal.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import resource
 import signal
 import socket
+import sys
 from pathlib import Path
 
+import msgspec
+
+from freehold.core.membership import DEAD_AFTER
 from freehold.ids import NodeId, ProcessId
 from freehold.roles.head import Head
-from freehold.runtime import places
+from freehold.runtime import places, zygote
+from freehold.runtime.journal import SqliteJournal
 from freehold.runtime.transport import Transport
 from freehold.wire.messages import Address, Message, Stop
+
+
+class Settings(msgspec.Struct):
+    """How a head is started; travels as JSON on the command line.
+
+    ``listener`` and ``lifeline`` are descriptors; ``dead_after``: see ``core.membership``.
+    """
+
+    session: str
+    address: Address
+    listener: int
+    lifeline: int = -1
+    shared: bool = False
+    dead_after: float = DEAD_AFTER
 
 
 class HeadDaemon:
     """The shell of the head."""
 
-    def __init__(
-        self, session: Path, listener: socket.socket, address: Address, *, shared: bool = False
-    ) -> None:
-        file = places.NodeFile(address, address, os.getpid(), str(session), shared)
+    def __init__(self, settings: Settings) -> None:
+        session, address = Path(settings.session), settings.address
+        file = places.NodeFile(address, address, os.getpid(), settings.session, settings.shared)
         self.folder = places.write_head_file(session, file)
         folder_fd = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.transport = Transport(address, places.read_token(session), folder_fd)
-        self.role = Head(self.transport)
+        self.transport.be_patient(settings.dead_after)
+        self.journal = SqliteJournal(self.folder)
+        self.role = Head(self.transport, self.journal, settings.dead_after)
         self.transport.on_message = self.on_message
         self.transport.on_lost = self.role.peer_lost
-        self.transport.listen(listener)
+        self.transport.on_turn = self.journal.commit
+        self.transport.listen(socket.socket(fileno=settings.listener))
         self.stopping = False
-
-    def watch_lifeline(self, fd: int) -> None:
-        """End when the pipe is closed."""
-        self.transport.watch(fd, lambda events: self.stop())
+        if settings.lifeline >= 0:  # a pipe that the program for which we are here holds open
+            self.transport.watch(settings.lifeline, lambda events: self.stop())
 
     def on_message(self, message: Message, peer: Address) -> None:
         """One message from the wire."""
@@ -54,6 +81,7 @@ class HeadDaemon:
         while not self.stopping:
             self.transport.poll(None)
         self.transport.close()
+        self.journal.close()
         places.remove_node(self.folder)
 
 
@@ -71,3 +99,30 @@ def head_address(host: str, port: int) -> Address:
     where it listens.
     """
     return Address(ProcessId(b"the-head"), NodeId(b""), host, port)
+
+
+def serve(settings: Settings) -> None:
+    """Be the head; end the process with status 0 if it was told to stop, else 1."""
+    status = 1
+    try:
+        zygote.name_process("freehold-head")
+        allow_descriptors()
+        HeadDaemon(settings).run()
+        status = 0
+    except BaseException:
+        logging.getLogger("freehold").exception("the head failed")
+    finally:
+        os._exit(status)
+
+
+def allow_descriptors() -> None:
+    """As many as we may: each worker takes four of its node, and the usual limit is 1024. Workers
+    keep the usual one, for user code that calls select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    serve(msgspec.json.decode(sys.argv[1].encode(), type=Settings))

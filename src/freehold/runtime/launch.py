@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import msgspec
 
 from freehold import errors
 from freehold.ids import NodeId
-from freehold.runtime import headd, noded, places, zygote
+from freehold.runtime import headd, keeper, noded, places, zygote
 
 
 class Started(msgspec.Struct):
@@ -141,43 +140,34 @@ def stop(started: Started, timeout: float = 5.0) -> None:
 
 def main() -> None:
     """The launched process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = msgspec.json.decode(sys.argv[1].encode(), type=noded.Settings)
-    session = Path(settings.session)
     if settings.start_head:
         try:
             listener, settings.head = headd.listen(settings.head.host, settings.head.port)
         except OSError as error:
             sys.exit(f"the head cannot listen on {places.place(settings.head)}: {error.strerror}")
-        if os.fork() == 0:
-            try:
-                os.setsid()
-                os.close(settings.ready)
-                zygote.name_process("freehold-head")
-                allow_descriptors()
-                daemon = headd.HeadDaemon(session, listener, settings.head, shared=settings.shared)
-                if settings.lifeline >= 0:
-                    daemon.watch_lifeline(settings.lifeline)
-                daemon.run()
-            except BaseException:
-                logging.getLogger("freehold").exception("the head failed")
-            finally:
-                os._exit(0)
-        listener.close()
+        head = headd.Settings(
+            settings.session,
+            settings.head,
+            listener.detach(),
+            settings.lifeline,
+            settings.shared,
+            settings.dead_after,
+        )
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            os.close(settings.ready)
+            headd.serve(head)
+        settings.kept = keeper.Kept(pid, head)
     zygote.name_process("freehold-zygote")
     link, zygote_pid = noded.fork_zygote(settings)
     zygote.name_process("freehold-node")
-    allow_descriptors()
+    # (Not before the zygote is forked: workers' programs set up logging for themselves.)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    headd.allow_descriptors()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     noded.NodeDaemon(settings, link, zygote_pid).run()
-
-
-def allow_descriptors() -> None:
-    """As many as we may: each worker takes four of its node, and the usual limit is 1024. Workers
-    keep the usual one, for user code that calls select().
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

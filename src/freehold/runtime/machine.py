@@ -13,6 +13,8 @@ from freehold.resources import Resources
 
 STORE_SHARE: Final = 0.3
 LEAST_STORE: Final = 1 << 20
+LEAST_DEAD_AFTER: Final = 0.5
+MOST_DEAD_AFTER: Final = 3600.0
 
 
 def memory_bytes() -> int:
@@ -52,6 +54,19 @@ def _gpus() -> int:
         return len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
     except OSError:
         return 0
+
+
+def check_patience(dead_after: object) -> None:
+    """Raise TypeError or ValueError for a ``dead_after`` with which no cluster could live: a loaded
+    machine may say nothing for a while.
+    """
+    if isinstance(dead_after, bool) or not isinstance(dead_after, int | float):
+        raise TypeError(f"dead_after must be seconds, not {dead_after!r}")
+    if not LEAST_DEAD_AFTER <= dead_after <= MOST_DEAD_AFTER:
+        raise ValueError(
+            f"dead_after must be between {LEAST_DEAD_AFTER:g} and {MOST_DEAD_AFTER:g} seconds, "
+            f"not {dead_after:g}"
+        )
 
 
 def store_bytes(asked: object) -> int:

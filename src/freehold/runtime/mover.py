@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from freehold.core.objects import Objects, Stored
+from freehold.core.objects import Objects
+from freehold.core.stored import Stored
 from freehold.errors import FreeholdError
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.runtime.descriptors import greet_blocking
@@ -184,10 +185,7 @@ class ByteMover:
             if stored.slot is None:
                 link.sendall(self.arena.write_view(stored.offset, stored.size))
             else:
-                chunk = memoryview(bytearray(min(CHUNK, stored.size)))
-                for start in range(0, stored.size, CHUNK):
-                    part = chunk[: min(CHUNK, stored.size - start)]
-                    self.spill_store.read_part(stored.slot, start, part)
+                for part in self.spill_store.parts(stored.slot, CHUNK):
                     link.sendall(part)
         except SpillReadError as problem:
             raise OSError(str(problem)) from None

@@ -2,8 +2,13 @@
 ``mover`` for bytes.
 
 Startup order: the zygote is forked first, while there is one thread and no socket; then the role
-joins the cluster. It ends when told to, when its lifeline (a pipe held by the driver that started
-it) is closed, or when the head is gone.
+joins the cluster. It ends when told to, or when its lifeline (a pipe held by the driver that
+started it) is closed. That the head is gone does not end it: if it started the head, it starts it
+again (``keeper``).
+
+A daemon that was declared dead while it lived (stopped, or cut off, for too long) ends as any
+other, with its workers and its store, and then executes itself: the same process, with the same
+settings, pipes and parent, and a new node id.
 """
 
 from __future__ import annotations
@@ -15,17 +20,21 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from freehold.core.membership import DEAD_AFTER
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.roles.node import Node
 from freehold.runtime import places, zygote
 from freehold.runtime.descriptors import ARENA, send_descriptor
+from freehold.runtime.keeper import Keeper, Kept
 from freehold.runtime.mover import ByteMover
 from freehold.runtime.transport import Transport
 from freehold.store.allocator import Allocator
@@ -36,6 +45,7 @@ from freehold.wire.messages import (
     Address,
     Death,
     JobStarted,
+    Joined,
     LogLines,
     Message,
     NodeInfo,
@@ -44,7 +54,6 @@ from freehold.wire.messages import (
 
 log = logging.getLogger("freehold")
 
-HEAD_GONE: Final = "the head is gone"
 TAIL: Final = 20  #: lines of stderr kept for the report of a death
 LONGEST_TAIL: Final = 2000  #: characters of each
 LONGEST_LINE: Final = 1 << 20  #: bytes; what is longer arrives in pieces
@@ -71,6 +80,8 @@ class Settings(msgspec.Struct):
     ready: int = -1
     start_head: bool = False
     shared: bool = False  # for any program, not for the one that starts it
+    dead_after: float = DEAD_AFTER  # for the head that it starts, which tells all nodes
+    kept: Kept | None = None  # the head that was started
 
 
 class Output:
@@ -201,6 +212,8 @@ class NodeDaemon:
         self.outputs: dict[int, tuple[Output, Output]] = {}
         self.pids: dict[int, int] = {}
         self.stopping = ""
+        self.successor = NodeId(b"")  # who we are from now on, if we were declared dead
+        self.keeper = Keeper(self.transport, settings.kept) if settings.kept is not None else None
         self.warmer_wanted = threading.Event()
         self.oom_kills = _oom_kills()
 
@@ -260,9 +273,9 @@ class NodeDaemon:
         self.zygote.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
-        # Here again, in case it was the zygote that died. A killed head's streams end a moment
-        # before the process does.
-        places.remove_node(self.folder, 0.5 if self.stopping == HEAD_GONE else 0.0)
+        places.remove_node(self.folder)  # again, in case it was the zygote that died
+        if self.successor:
+            begin_anew(self.settings, self.successor, self.stopping)
 
     def keep_warm(self) -> None:
         """Have the kernel provide the arena's next pages before anyone waits for them."""
@@ -282,16 +295,15 @@ class NodeDaemon:
             self.stop("asked to")
         else:
             self.role.handle(message, peer)
+            if type(message) is Joined:
+                self.transport.be_patient(message.dead_after)
 
     def on_lost(self, peer: Address) -> None:
         """A peer's last stream has ended."""
         channel = self.channels.pop(peer.process, None)
         if channel is not None:
             channel.close()
-        if peer.process == self.settings.head.process:
-            self.stop(HEAD_GONE)
-        else:
-            self.role.peer_lost(peer)
+        self.role.peer_lost(peer)
 
     def on_stranger(self, sock: socket.socket, hello: Hello) -> None:
         """A greeted connection that is not for the role's messages."""
@@ -337,6 +349,7 @@ class NodeDaemon:
             number,
             self.memory_evidence(number),
             tail,
+            time.strftime("%H:%M:%S"),
         )
         self.role.worker_ended(start, death)
 
@@ -351,7 +364,18 @@ class NodeDaemon:
             )
         return ""
 
-    # ------------------------------------------------------------------ Starter and Mover
+    # ------------------------------------------------------------------ Shell
+
+    def fenced(self, reason: str) -> None:
+        """We were declared dead. Nobody shall find us here any more. Before our folder goes there
+        is one for our successor, or the session's, in which the token is, would go too.
+        """
+        if not self.stopping:
+            self.successor = NodeId(os.urandom(8))
+            (self.folder / places.NODE_FILE).unlink(missing_ok=True)
+            places.node_folder(Path(self.settings.session), self.successor)
+            self.transport.flush()  # the last words to our drivers
+            self.stop(f"it was declared dead: it {reason}")
 
     def start_worker(self, start: int) -> None:
         """Have the zygote fork a worker with its output piped to us."""
@@ -398,6 +422,33 @@ class NodeDaemon:
         self.transport.flush()
 
 
+def begin_anew(settings: Settings, node: NodeId, reason: str) -> None:
+    """Execute this process again as another node. What else it has open is closed by that."""
+    old = Path(settings.session) / settings.node.hex()
+    if settings.spill_folders == [str(places.spill_folder(old))]:
+        settings.spill_folders = []
+    settings.node, settings.ready, settings.start_head = node, -1, False
+    open_log(places.node_folder(Path(settings.session), node))
+    log.warning("this process was node %s until %s", old.name, reason)
+    descriptors = [settings.lifeline]
+    if settings.kept is not None:
+        descriptors.append(settings.kept.settings.listener)
+    for fd in descriptors:
+        if fd >= 0:
+            os.set_inheritable(fd, True)
+    arguments = ["-m", "freehold.runtime.launch", msgspec.json.encode(settings).decode()]
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def open_log(folder: Path) -> None:
+    """Have our output, and that of our children, written to the log of a node."""
+    (folder / "logs").mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(folder / "logs" / "daemon.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
 def _oom_kills() -> int:
     """How often the kernel's out-of-memory killer has struck since boot."""
     with contextlib.suppress(OSError, ValueError), Path("/proc/vmstat").open() as file:
@@ -418,7 +469,8 @@ def fork_zygote(settings: Settings) -> tuple[socket.socket, int]:
         return ours, pid
     try:
         ours.close()
-        for fd in (settings.lifeline, settings.ready):
+        listener = settings.kept.settings.listener if settings.kept is not None else -1
+        for fd in (settings.lifeline, settings.ready, listener):
             if fd >= 0:
                 os.close(fd)
         zygote.main(theirs, folder, settings.spill_folders)

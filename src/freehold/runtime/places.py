@@ -5,13 +5,15 @@
             token         0600; whoever can read it may join, and run code
             head/         only where the head runs
                 head.json its address and pid: how `freehold stop` finds it
+                journal.db   what it knows after it was killed
             NODE/         one per node daemon of that cluster on this machine
                 node.json its address and pid: how drivers and commands find it
                 *.sock    one per process of the node
                 logs/, spill/           (spill is below /var/tmp if this is in memory)
 
 Whoever lives in a folder removes it when it stops; a killed node's is removed by its zygote. The
-last one out removes the session's. What a crash of everything leaves is swept by the next start.
+last one out removes the session's. What a crash of everything leaves is swept by the next start,
+but for the session of a head that was started by hand: it may be brought back.
 """
 
 from __future__ import annotations
@@ -134,6 +136,21 @@ def nodes_here() -> Iterator[tuple[Path, NodeFile]]:
 def heads_here() -> Iterator[tuple[Path, NodeFile]]:
     """The heads that run on this machine, longest up first, with their folders."""
     yield from _living(HEAD_FILE)
+
+
+def head_file(session: Path) -> NodeFile | None:
+    """What the head of a session has said of itself, whether it runs or not."""
+    return _read(session / HEAD_FOLDER / HEAD_FILE)
+
+
+def dead_heads() -> Iterator[tuple[Path, NodeFile]]:
+    """Heads here that were started by hand and have died, with their folders. What is in their
+    journals is kept for whoever brings them back.
+    """
+    for session in _sessions():
+        file = head_file(session)
+        if file is not None and file.shared and not alive(file.pid):
+            yield session / HEAD_FOLDER, file
 
 
 def _living(name: str) -> Iterator[tuple[Path, NodeFile]]:
@@ -259,10 +276,11 @@ def remove_node(folder: Path, patience: float = 0.0) -> None:
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether someone lives in the folder, or may be about to."""
-    file = _read(folder / NODE_FILE) or _read(folder / HEAD_FILE)
+    """Whether someone lives in the folder, or may be about to, or may come back to it."""
+    head = _read(folder / HEAD_FILE)
+    file = head or _read(folder / NODE_FILE)
     if file is not None:
-        return alive(file.pid)
+        return alive(file.pid) or (head is not None and head.shared)
     try:
         return time.time() - folder.stat().st_mtime < STARTING
     except OSError:
@@ -273,8 +291,10 @@ def sweep() -> None:
     """Remove what sessions of dead processes left behind."""
     for session in _sessions():
         folders = _folders(session)
+        living = any(_in_use(folder) for folder in folders)
         for folder in folders:
-            if not _in_use(folder):
+            restarting = living and folder.name == HEAD_FOLDER
+            if not _in_use(folder) and not restarting:
                 remove_node(folder)
         if not folders and not _in_use(session) and (session / "token").exists():
             shutil.rmtree(session, ignore_errors=True)

@@ -22,18 +22,22 @@ from typing import Any, Final
 import msgspec
 
 from freehold import errors
-from freehold.core.fetching import Creation
+from freehold.core.entries import Origin
+from freehold.core.execution import Run
+from freehold.core.fetching import Get
 from freehold.ids import (
     JobId,
     Names,
     NodeId,
     ObjectId,
     ProcessId,
+    RunNames,
     TaskId,
 )
 from freehold.roles.owner import Owner
 from freehold.runtime import places
 from freehold.runtime.descriptors import ARENA, DescriptorChannel
+from freehold.runtime.explainer import Explainer
 from freehold.runtime.pump import Pump, Signal
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Transport
@@ -70,13 +74,16 @@ LEND_AFTER: Final = 0.002
 class Context:
     """What user code on this thread is part of: a task, or the driver's main program."""
 
-    __slots__ = ("depth", "name", "names", "resources", "task")
+    __slots__ = ("depth", "name", "names", "resources", "run", "task")
 
-    def __init__(self, task: TaskId, depth: int = 0, name: str = "") -> None:
+    def __init__(
+        self, task: TaskId, depth: int = 0, name: str = "", run: Run | None = None
+    ) -> None:
         self.task = task
         self.depth = depth
         self.name = name
-        self.names = Names(os.urandom(8))
+        self.run = run
+        self.names = Names(os.urandom(8)) if run is None else RunNames(os.urandom(8), task)
         self.resources: dict[str, int] = {}
 
 
@@ -134,6 +141,7 @@ class Process:
         self.replies: dict[int, Reply] = {}
         self.requests = 0
         self.node_gone = False
+        self.explainer = Explainer(self)
 
     # ------------------------------------------------------------------ joining
 
@@ -141,7 +149,12 @@ class Process:
         """Register with the node and wait for its answer. Raises ClusterUnreachableError if none
         comes.
         """
-        self.transport.listen_unix()
+        try:
+            self.transport.listen_unix()
+        except FileNotFoundError:
+            raise errors.ClusterUnreachableError(
+                "the node that was to connect this program has just ended, and its folder is gone"
+            ) from None
         self.channel = DescriptorChannel(
             self.transport.token, self.folder_fd, self.address, self.node.process
         )
@@ -182,6 +195,7 @@ class Process:
             return
         if type(message) is Registered:
             self.registered = message
+            self.transport.be_patient(message.dead_after)
         elif type(message) is ProcessLost:
             # Where we have a stream to it, its end is its death: this must not overtake it.
             if message.process not in self.transport.peers:
@@ -246,15 +260,22 @@ class Process:
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value under a new reference of ours."""
-        object_id = self.context().names.next_put()
+        context = self.context()
         packed = serial.serialize(value)
+        object_id = context.names.next_put(packed.fingerprint() if context.run else b"")
         stored = self.store(object_id, packed, self.address)
         if stored.kind == FAILED:
             raise load_error(stored.data)
         with self.lock:
-            self.role.put(object_id, stored)
+            origin = self.origin(context.run) if context.run is not None else None
+            self.role.put(object_id, stored, origin)
             self.transport.flush()
-        return self.make_ref(self, Reference(object_id, self.address))
+        line = origin.line if origin is not None else ()
+        return self.make_ref(self, Reference(object_id, self.address, line))
+
+    def origin(self, run: Run) -> Origin:
+        """What a running task makes comes from there. Under the lock; only workers run tasks."""
+        raise NotImplementedError
 
     def store(self, object_id: ObjectId, packed: serial.Serialized, owner: Address) -> Value:
         """Bring a serialised value to where it will be read: into the message, or the node's
@@ -267,7 +288,7 @@ class Process:
         with self.lock:
             creation = self.role.create(object_id, packed.size, owner, signal.ring)
             self.transport.flush()
-        self.await_room(creation, signal, packed.size)
+        self.pump.wait(creation, signal, None)
         if creation.offset >= 0:
             if packed.size >= HUGE_PAGE:
                 self.arena.warm(creation.offset, creation.offset + packed.size)
@@ -278,10 +299,6 @@ class Process:
         elif creation.reason != "exists":
             return Value(FAILED, SystemErrors().store_full(creation.reason))
         return Value(STORED, b"", packed.size, [self.node], contains)
-
-    def await_room(self, creation: Creation, signal: Signal, size: int) -> None:
-        """Wait for room in the store."""
-        self.pump.wait(creation, signal, None)
 
     # ------------------------------------------------------------------ get and wait
 
@@ -302,15 +319,22 @@ class Process:
                 # They are in this node's store: a timeout is about values that do not exist yet.
                 self.await_it(getting, signal, IN_STORE)
             if not getting.done:
-                raise self.timed_out(objects, timeout, getting.pending)
+                raise self.explainer.timed_out(objects, timeout, getting.pending)
             if getting.failed is not None:
-                raise load_error(getting.failed.data)
+                raise self.explainer.error(getting.failed, objects)
             with self.lock:
-                found, getting.found = getting.found, {}
-                values = [self.role.value(object_id) for object_id in objects]
-                inner = [
-                    self.references(value.contains) if value.contains else () for value in values
-                ]
+                entries = [self.role.ownership.entries[object_id] for object_id in objects]
+                known = [entry.value for entry in entries]
+                values = [value for value in known if value is not None and value.kind != FAILED]
+                if len(values) == len(entries):
+                    objects = [entry.object for entry in entries]
+                    found, getting.found = getting.found, {}
+                    inner = [
+                        self.references(value.contains) if value.contains else ()
+                        for value in values
+                    ]
+            if len(values) < len(objects):  # lost again, perhaps for good, before we came for it
+                return self.get(refs, timeout, writable=writable)
             views: dict[ObjectId, memoryview] = {}
             for object_id, place in found.items():
                 views[object_id] = self.view(object_id, *place, writable=writable)
@@ -350,19 +374,20 @@ class Process:
     def await_it(self, awaited: Any, signal: Signal, timeout: float | None) -> None:
         """Wait for a get or wait to be done."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        self.pump.wait(awaited, signal, deadline)
+        self.wait_long(awaited, signal, deadline)
 
-    def timed_out(
-        self, objects: Sequence[ObjectId], timeout: float | None, pending: Iterable[ObjectId]
-    ) -> errors.GetTimeoutError:
-        """The error of a get that took too long: it says what the first missing value waits for."""
-        missing = [object_id for object_id in objects if object_id in set(pending)]
-        with self.lock:
-            lines = self.role.explain(missing[0]) if missing else []
-        return errors.GetTimeoutError(
-            f"{len(missing)} of {len(objects)} values were not there within {timeout:g} s",
-            waiting=lines,
-        )
+    def wait_long(self, awaited: Any, signal: Signal, deadline: float | None) -> None:
+        """Wait; a get without an end says after a while what it waits for, and again each time
+        that it has waited twice as long.
+        """
+        patience = self.explainer.patience()
+        if deadline is not None or patience is None or type(awaited) is not Get:
+            self.pump.wait(awaited, signal, deadline)
+            return
+        began = time.monotonic()
+        while not self.pump.wait(awaited, signal, began + patience):
+            self.explainer.say_why(awaited, patience)
+            patience *= 2
 
     def wait(
         self, refs: Sequence[ObjectRef], needed: int, timeout: float | None, fetch: bool
@@ -378,7 +403,10 @@ class Process:
         with self.lock:
             waiting.close()
             self.transport.flush()
-        return waiting.ready
+            entries = self.role.ownership.entries
+            return {
+                ref._ref.object for ref in refs if entries[ref._ref.object].object in waiting.ready
+            }
 
     def when_done(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Have ``action`` called, by whichever thread, once the value is there or has failed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from freehold import errors
-from freehold.ids import ProcessId, short
+from freehold.ids import ObjectId, ProcessId, short
 from freehold.wire.failures import dump_error
 from freehold.wire.messages import Address, Death
 
@@ -21,7 +21,8 @@ class SystemErrors:
         """The worker that ran it is gone and no retry is left."""
         return _ship(
             errors.WorkerDiedError(
-                f"{task}() was running on a worker that died",
+                f"{task}() was running on a worker that died"
+                + (f" at {death.when}" if death.when else ""),
                 pid=death.pid,
                 node_id=short(death.node),
                 signal=death.signal,
@@ -39,9 +40,10 @@ class SystemErrors:
         """No node can ever run it."""
         return _ship(errors.UnschedulableError(f"{task}() cannot be placed: {reason}"))
 
-    def lost(self, object_id: str, reason: str) -> bytes:
-        """Every copy of a value is gone."""
-        return _ship(errors.ObjectLostError(f"object {object_id}: {reason}", object_id=object_id))
+    def lost(self, object_id: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
+        """Every copy of a value is gone, and it cannot be made again."""
+        kind = errors.LineageEvictedError if evicted else errors.ObjectLostError
+        return _ship(kind(f"object {short(object_id)}: {reason}", object_id=object_id.hex()))
 
     def handover_lost(self, giver: ProcessId) -> bytes:
         """The process that handed a reference over died before its owner had counted it."""
@@ -55,12 +57,12 @@ class SystemErrors:
         """There is no room in this node's store."""
         return _ship(errors.ObjectStoreFullError(reason))
 
-    def owner_died(self, object_id: str, owner: Address) -> bytes:
-        """The process that owned the value is gone."""
+    def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:
+        """The process that owned the value is gone, and why it does not come back."""
         return _ship(
             errors.OwnerDiedError(
-                f"object {object_id}: process {short(owner.process)} on node {short(owner.node)}, "
-                "which owned it, is gone",
-                object_id=object_id,
+                f"object {short(object_id)}: process {short(owner.process)} on node {short(owner.node)}, "
+                f"which owned it, is gone, {why}",
+                object_id=object_id.hex(),
             )
         )

@@ -7,7 +7,12 @@ Everything but the wait itself happens under ``lock``, which is the lock of the 
 
 One connection carries messages both ways between two processes; if both happen to connect at once
 there are two, each end sends on the one it has and reads both. A peer is lost when the last of
-its connections has ended and been read to its end; a peer that cannot be reached is lost at once.
+its connections has ended and been read to its end; a peer that refuses a connection is lost at
+once.
+
+A connection to another machine takes its time to open: what a cut link does and does not mean is
+said in ``sockets``. It is dialled again until ``patience`` is over. Patience is not asked for with
+this machine's own sockets: a process that does not answer there lives, or its end is seen at once.
 
 Strangers: a connection that has not proved itself (``handshake``) is dropped after
 ``GREETING_SECONDS``; refusals are logged once per reason.
@@ -22,17 +27,19 @@ import os
 import re
 import select
 import socket
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from freehold.core.membership import DEAD_AFTER
 from freehold.errors import AuthenticationError, ProtocolError
-from freehold.ids import ProcessId
+from freehold.ids import NodeId, ProcessId, short
+from freehold.runtime import sockets
 from freehold.runtime.places import connect_unix, listen_unix
 from freehold.wire import frames
 from freehold.wire.handshake import MESSAGES, NONCE, ClientSide, Hello, ServerSide
@@ -42,6 +49,10 @@ log = logging.getLogger("freehold")
 
 GREETING_SECONDS: Final = 5.0
 READ: Final = 1 << 18
+#: Seconds between two attempts to open a connection where the way is cut.
+REDIAL: Final = 0.25
+#: Nodes that are heard no more; as many as the head remembers.
+FENCED_KEPT: Final = 1000
 #: How many of the last callers may be unproved; one that is in earnest takes a millisecond.
 STRANGERS: Final = 256
 NUMBER: Final = re.compile(r"\d[\d,]*")
@@ -70,6 +81,7 @@ class Connection:
 
     __slots__ = (
         "closed", "frames", "greeting", "open", "outbox", "peer", "sock", "transport", "unsent",
+        "until",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +99,7 @@ class Connection:
         self.closed = False
         self.outbox: list[Message] = []
         self.unsent = b""
+        self.until = 0.0  # when we give up dialling
         self.frames = frames.Frames()
 
     def flush(self) -> None:
@@ -133,7 +146,9 @@ class Connection:
             data = self.sock.recv(READ)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            if error.errno in sockets.CUT and self.transport.may_redial(self):
+                return
             data = b""
         if not data:
             self.transport.ended(self)
@@ -191,6 +206,8 @@ class Transport:
         self.refusals: set[str] = set()
         self.strangers: deque[Connection] = deque()  # the last that called, most of them proved
         self.listeners: list[socket.socket] = []
+        self.fenced: dict[NodeId, None] = {}
+        self.dead_after = DEAD_AFTER
         self.closed = False
         self.flushed = 0.0  # when flush_soon last sent
         self.gathering = False  # messages wait for more to go with them
@@ -208,11 +225,24 @@ class Transport:
     def send(self, to: Address, message: Message) -> None:
         """Queue a message; it leaves at the end of the turn."""
         connections = self.peers.get(to.process)
+        if not connections and to.is_visitor():
+            return  # it did not wait for the answer
         connection = connections[0] if connections else self.connect(to)
         if connection is not None:
             if not connection.outbox:
                 self.dirty.append(connection)
             connection.outbox.append(message)
+
+    def fence(self, node: NodeId) -> None:
+        """Hear no more of a node nor of its processes, and refuse them from now on."""
+        self.fenced[node] = None
+        if len(self.fenced) > FENCED_KEPT:
+            del self.fenced[next(iter(self.fenced))]
+        for connections in self.peers.values():
+            for connection in connections:
+                if connection.peer is not None and connection.peer.node == node:
+                    self.hang_up(connection)
+                    self.call_soon(partial(self.forget, connection))
 
     def call_at(self, when: float, action: Callable[[], None]) -> Timed:
         """Have ``action`` called under the lock at ``when``. Whoever polls next sees to it."""
@@ -243,13 +273,14 @@ class Transport:
             sock, _ = listener.accept()
         except OSError:
             return
-        if sock.family == socket.AF_UNIX and peer_uid(sock) != os.getuid():
+        if sock.family == socket.AF_UNIX and sockets.peer_uid(sock) != os.getuid():
             sock.close()
             self.tell_refusal("it comes from another user")
             return
         sock.setblocking(False)
         greeting = ServerSide(self.token, os.urandom(NONCE))
         connection = Connection(self, sock, None, greeting)
+        self.tune(connection)
         self.watch(sock.fileno(), connection.on_event)
         connection.write(greeting.greeting)
         self.strangers.append(connection)
@@ -266,33 +297,84 @@ class Transport:
 
     def connect(self, to: Address) -> Connection | None:
         """Open a connection; messages may be queued at once. None (and ``on_lost``, soon) if that
-        fails.
+        fails at once.
         """
+        here = to.node == self.address.node and to.node
         try:
-            if to.node == self.address.node and to.node:
-                sock = connect_unix(self.folder, to.process)
-            else:
-                sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                status = sock.connect_ex((to.host, to.port))
-                if status not in (0, errno.EINPROGRESS):
-                    sock.close()
-                    raise OSError(status, os.strerror(status))
+            if to.node in self.fenced:
+                raise ConnectionRefusedError("it was declared dead")
+            sock = connect_unix(self.folder, to.process) if here else sockets.tcp_socket()
         except OSError:
-            self.calls.append(lambda: self.on_lost(to))
-            self.wake()
+            self.call_soon(lambda: self.on_lost(to))
             return None
-        hello = Hello(self.address, to.process, MESSAGES)
-        connection = Connection(self, sock, to, ClientSide(self.token, os.urandom(NONCE), hello))
+        connection = Connection(self, sock, to, None)
+        connection.open = False
         self.peers.setdefault(to.process, []).append(connection)
-        self.watch(sock.fileno(), connection.on_event)
+        if here:
+            self.greet_on(connection)
+        else:
+            connection.until = self.now() + sockets.patience(self.dead_after)
+            self.call_at(connection.until, lambda: self.give_up(connection))
+            self.dial(connection)
         return connection
+
+    def be_patient(self, dead_after: float) -> None:
+        """The head declares a node dead after so many seconds: wait for others accordingly."""
+        self.dead_after = dead_after
+        for connections in self.peers.values():
+            for connection in connections:
+                if not connection.closed:
+                    self.tune(connection)
+
+    def tune(self, connection: Connection) -> None:
+        """Tell the kernel how long a link may be silent."""
+        peer = connection.peer
+        head = not self.address.node or (peer is not None and not peer.node)
+        sockets.tune(connection.sock, self.dead_after, head=head)
+
+    def dial(self, connection: Connection) -> None:
+        """Begin to connect to another machine, with the connection's fresh socket."""
+        if connection.closed:
+            return
+        to = connection.peer
+        assert to is not None
+        self.tune(connection)
+        status = connection.sock.connect_ex((to.host, to.port))
+        if status in (0, errno.EINPROGRESS):
+            self.greet_on(connection)
+        elif status not in sockets.CUT or not self.may_redial(connection):
+            self.call_soon(partial(self.ended, connection))
+
+    def greet_on(self, connection: Connection) -> None:
+        """Be ready for the greeting of whom we call."""
+        assert connection.peer is not None
+        hello = Hello(self.address, connection.peer.process, MESSAGES)
+        connection.greeting = ClientSide(self.token, os.urandom(NONCE), hello)
+        self.watch(connection.sock.fileno(), connection.on_event)
+
+    def may_redial(self, connection: Connection) -> bool:
+        """The way to a peer that we are calling is cut. If there is time, try again later."""
+        if connection.open or connection.until < self.now():
+            return False
+        self.unwatch(connection.sock.fileno())
+        connection.sock.close()
+        connection.sock = sockets.tcp_socket()
+        self.call_at(self.now() + REDIAL, lambda: self.dial(connection))
+        return True
+
+    def give_up(self, connection: Connection) -> None:
+        """Whom we call has not answered in time."""
+        if not connection.open:
+            seconds = sockets.patience(self.dead_after)
+            self.refuse(connection, f"our call was not answered within {seconds:g} s")
 
     def greeted(self, connection: Connection, hello: Hello) -> None:
         """A caller has proved itself: it is a peer of ours, or the shell knows what to do with
         it.
         """
+        if hello.caller.node in self.fenced:
+            self.refuse(connection, f"its node {short(hello.caller.node)} was declared dead")
+            return
         if hello.purpose == MESSAGES and hello.target == self.address.process:
             connection.greeting = None
             connection.open = True
@@ -313,6 +395,9 @@ class Transport:
 
     def take_over(self, sock: socket.socket, hello: Hello) -> None:
         """A connection that our node accepted and greeted for us."""
+        if hello.caller.node in self.fenced:
+            sock.close()
+            return
         sock.setblocking(False)
         connection = Connection(self, sock, hello.caller, None)
         self.adopt(connection, hello.caller)
@@ -334,11 +419,19 @@ class Transport:
 
     def ended(self, connection: Connection) -> None:
         """The stream has ended. If it was the peer's last, the peer is lost."""
-        if connection.closed:
-            return
-        connection.closed = True
-        self.unwatch(connection.sock.fileno())
-        connection.sock.close()
+        if not connection.closed:
+            self.hang_up(connection)
+            self.forget(connection)
+
+    def hang_up(self, connection: Connection) -> None:
+        """Nothing goes or comes on this connection any more."""
+        if not connection.closed:
+            connection.closed = True
+            self.unwatch(connection.sock.fileno())
+            connection.sock.close()
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is over. If it was the peer's last, the peer is lost."""
         peer = connection.peer
         if peer is None:
             return
@@ -350,7 +443,8 @@ class Transport:
                 self.dirty.append(connections[0])
             else:
                 del self.peers[peer.process]
-                self.on_lost(peer)
+                if not peer.is_visitor():
+                    self.on_lost(peer)
 
     def deliver(self, messages: list[Message], peer: Address) -> None:
         """One frame's messages, in order. A message that breaks the role's assumptions ends the
@@ -478,9 +572,3 @@ class Transport:
             self.peers.clear()
             self.epoll.close()
             os.close(self.waker)
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user at the other end of a unix socket."""
-    pid_uid_gid = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", pid_uid_gid)[1])

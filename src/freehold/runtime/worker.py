@@ -15,6 +15,7 @@ import contextlib
 import gc
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -25,12 +26,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from freehold import errors
+from freehold.core.entries import Origin
 from freehold.core.execution import Run
-from freehold.core.fetching import Creation
 from freehold.ids import FunctionId, ObjectId, TaskId, return_id, short
 from freehold.roles.executor import Executor
 from freehold.runtime import current, places
-from freehold.runtime.interrupts import again, may_raise
+from freehold.runtime.interrupts import BOOKKEEPERS, again, may_raise
 from freehold.runtime.process import (
     LEND_AFTER,
     Context,
@@ -52,7 +53,6 @@ from freehold.wire.messages import (
     Message,
     Register,
     Stop,
-    TaskWaits,
     Value,
 )
 
@@ -60,8 +60,11 @@ CANCEL: Final = signal.SIGUSR1
 #: Replies wait for each other this long (seconds) while more tasks are ready: one system call for
 #: many.
 REPLY_EVERY: Final = 0.001
-#: How long a task waits for room in the store until its owner is told (seconds).
-TELL_AFTER: Final = 1.0
+
+#: Files that are not the user's own.
+LIBRARY: Final = re.compile(
+    rf"<frozen|{re.escape(str(Path(os.__file__).parent))}/|.*/site-packages/"
+)
 
 
 class Slot:
@@ -108,6 +111,7 @@ class Worker(Process):
         self.role = self.executor
         self.executor.execution.interrupt = self.interrupt
         self.executor.execution.exit_now = lambda run: os._exit(1)
+        self.executor.estate.gone = self.leave
         self.assigned: AssignJob | None = None
         self.stopping = False
         self.root = Context(TaskId(os.urandom(16)), depth=1)
@@ -116,7 +120,8 @@ class Worker(Process):
         self.interruptible = False
         self.main_thread = threading.get_ident()
         self.pump.on_turn = self.look_after_queue
-        self.began = 0.0
+        self.executor.telling.title = f"worker {os.getpid()}"
+        self.executor.telling.whereabouts = self.whereabouts
 
     def run(self) -> None:
         """Join the node and run tasks until told to stop."""
@@ -136,7 +141,7 @@ class Worker(Process):
         sent = time.monotonic()
         while True:
             with self.lock:
-                run = execution.next()
+                run = self.executor.begin()
                 if run is None:
                     self.transport.flush()
                     return
@@ -154,11 +159,10 @@ class Worker(Process):
         """Run a task's user code and answer its owner."""
         message = run.message
         name = message.name or self.executor.execution.functions[message.function].name
-        context = Context(message.task, message.depth + 1, name)
+        context = Context(message.task, message.depth + 1, name, run)
         assert self.assigned is not None
         context.resources = self.assigned.resources
         self.contexts.current = context
-        self.began = time.monotonic()
         self.running = run
         retry = False
         started = time.perf_counter()
@@ -188,7 +192,13 @@ class Worker(Process):
         self.running = None
         self.contexts.current = None
         with self.lock:
-            self.executor.execution.finished(run, results, micros, retry)
+            if self.dropped:
+                self.settle()  # or what the task has dropped would count as its children
+            self.executor.finished(run, results, micros, retry)
+
+    def origin(self, run: Run) -> Origin:
+        """What a running task makes comes from there."""
+        return self.executor.origin(run)
 
     def load(self, run: Run) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]:
         """The function and arguments of a task."""
@@ -270,35 +280,40 @@ class Worker(Process):
 
     # ------------------------------------------------------------------ waiting inside a task
 
-    def await_room(self, creation: Creation, signal_: Signal, size: int) -> None:
-        """Wait for room in the store; tell the task's owner if that takes long."""
-        run = self.running
-        if not self.pump.wait(creation, signal_, time.monotonic() + TELL_AFTER) and run is not None:
-            reason = f"room for {size:,} bytes in the store of node {short(self.node.node)}"
-            with self.lock:
-                message = run.message
-                self.transport.send(run.submitter, TaskWaits(message.task, message.attempt, reason))
-                self.transport.flush()
-        self.pump.wait(creation, signal_, None)
-
     def await_it(self, awaited: Any, signal_: Signal, timeout: float | None) -> None:
         """Wait; after a moment lend the task's CPU out and give back what lies behind it."""
         deadline = None if timeout is None else time.monotonic() + timeout
         soon = time.monotonic() + LEND_AFTER
         if threading.get_ident() != self.main_thread or (deadline is not None and deadline < soon):
-            self.pump.wait(awaited, signal_, deadline)
+            self.wait_long(awaited, signal_, deadline)
             return
         if self.pump.wait(awaited, signal_, soon):
             return
         with self.lock:
-            self.executor.block()
+            self.executor.block(awaited, deadline)
             self.transport.flush()
         try:
-            self.pump.wait(awaited, signal_, deadline)
+            self.wait_long(awaited, signal_, deadline)
         finally:
             with self.lock:
                 self.executor.unblock()
                 self.transport.flush()
+
+    def whereabouts(self) -> str:
+        """The line of the user's own code that the running task is at, not of a library that it
+        has called, unless there is no other.
+        """
+        frames = []
+        frame = sys._current_frames().get(self.main_thread)
+        while frame is not None:
+            if not frame.f_globals.get("__name__", "").startswith(BOOKKEEPERS):
+                frames.append(frame)
+            frame = frame.f_back
+        own = [frame for frame in frames if not LIBRARY.match(frame.f_code.co_filename)]
+        for frame in (own or frames)[:1]:
+            code = frame.f_code
+            return f"line {frame.f_lineno} of {code.co_filename}, in {code.co_name}()"
+        return ""
 
     def look_after_queue(self) -> float | None:
         """On the background thread: once the running task has been at it for GRACE, nothing waits
@@ -306,7 +321,7 @@ class Worker(Process):
         """
         if self.running is None or self.executor.execution.slow:
             return None
-        left = self.began + GRACE - time.monotonic()
+        left = self.executor.execution.began + GRACE - time.monotonic()
         if left > 0:
             return left
         with self.lock:
@@ -323,15 +338,20 @@ class Worker(Process):
                 self.bind(message)
             self.assigned = message
         elif type(message) is Stop:
-            if not self.executor.ownership.entries and not self.executor.execution.runs:
-                self.stopping = True
+            self.executor.stop()
         else:
             super().other_message(message, peer)
+
+    def leave(self) -> None:
+        """Nothing keeps us: the main thread ends the process."""
+        self.stopping = True
+        self.transport.wake()
 
     def bind(self, job: AssignJob) -> None:
         """From now on this process is the job's: it imports what the driver imports."""
         self.executor.leasing.job = job.job
         self.executor.job = job.job
+        self.explainer.after = job.explain_after
         for path in reversed(job.python_path):
             if path not in sys.path:
                 sys.path.insert(0, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 
 import click
@@ -10,7 +9,8 @@ import click
 from freehold.sim.campaign import campaign, report
 from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import NAMES, make_case
-from freehold.sim.mutants import MUTANTS, hunt
+from freehold.sim.hunt import hunt_all, summary
+from freehold.sim.mutants import MUTANTS
 from freehold.sim.programs import show
 
 REPORTS = 3  # failing seeds shown in full
@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Whole clusters in one thread, on virtual time, from seeds."""
     if mutants:
-        sys.exit(hunt_all(start))
+        sys.exit(hunt_mutants(start, jobs))
     if seed is not None:
         sys.exit(replay(seed, profile, trace))
     shown = 0
@@ -46,7 +46,9 @@ def main(
         click.echo(line)
     for number, name, promise in tally.failed[:50]:
         click.echo(f"  --seed {number} --profile {name}: {promise}")
-    sys.exit(bool(tally.failed))
+    for number, name in tally.differ:
+        click.echo(f"  --seed {number} --profile {name}: another run in another interpreter")
+    sys.exit(not tally.good)
 
 
 def replay(seed: int, profile: str, trace: bool) -> int:
@@ -64,24 +66,14 @@ def replay(seed: int, profile: str, trace: bool) -> int:
     return int(bool(outcome.promise and not outcome.known))
 
 
-def hunt_all(start: int) -> int:
+def hunt_mutants(start: int, jobs: int) -> int:
     """Find every planted bug. Returns the exit status."""
-    needed = []
-    missed = 0
-    for mutant in MUTANTS:
-        found = hunt(mutant, start)
-        if found.seeds:
-            needed.append(found.seeds)
-            where = f"{found.profile} {found.seed}: {found.promise}"
-            click.echo(f"{mutant.name:<28} found after {found.seeds:>4} seeds, {where}")
-        else:
-            missed += 1
-            click.echo(f"{mutant.name:<28} NOT FOUND")
-    click.echo(
-        f"{len(needed)} of {len(MUTANTS)} found; median {statistics.median(needed):g} seeds, "
-        f"most {max(needed)}"
-    )
-    return int(missed > 0)
+    found = []
+    for one in hunt_all(MUTANTS, start, jobs):
+        found.append(one)
+        click.echo(str(one))
+    click.echo(summary(found))
+    return int(not all(one.seeds for one in found))
 
 
 if __name__ == "__main__":

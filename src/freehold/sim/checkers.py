@@ -1,27 +1,31 @@
 """The promises, seen from above: every core, every wire and every store at once.
 
-Each check names its promise. Some look at one event, some at the tables of the process that just
-ran, the dearest at the end of a run only. A promise is checked for what the code promises today:
-a value may be lost with its node, a borrower's hand-off may hang when the giver dies in the middle
-(docs/simulator.md, "Not promised yet")."""
+Each check names its promise; PROMISES.md says each in a sentence. Some look at one event, some at
+the tables of the process that just ran, the dearest at the end of a run only. Whether an error had
+a cause is judged in ``causes``."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from freehold.core.entries import Entry
 from freehold.core.execution import Run
-from freehold.core.ownership import Entry
 from freehold.core.submission import Task
-from freehold.ids import ObjectId, ProcessId, TaskId
+from freehold.ids import NodeId, ObjectId, ProcessId, TaskId
 from freehold.resources import UNIT
+from freehold.sim.causes import Causes
 from freehold.sim.errors import Failure
+from freehold.sim.generate import LONG
 from freehold.sim.oracle import same_value
 from freehold.sim.programs import Call, Read
-from freehold.sim.world import Violation
+from freehold.sim.world import MICRO, Violation
 from freehold.wire.messages import (
     Address,
+    Joined,
     Message,
+    NodeChanged,
+    Provide,
     PushTask,
     Reference,
     TaskDone,
@@ -30,6 +34,7 @@ from freehold.wire.messages import (
 
 if TYPE_CHECKING:
     from freehold.sim.cluster import Cluster
+    from freehold.sim.head import HeadProcess
     from freehold.sim.node import NodeProcess
     from freehold.sim.process import Process
     from freehold.sim.user import Blob, Handle, UserProcess
@@ -42,19 +47,26 @@ class Watch:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.world = cluster.world
+        self.causes = Causes(cluster)
         self.runs: Counter[TaskId] = Counter()
         self.answers: Counter[tuple[ProcessId, TaskId, int, ProcessId]] = Counter()
         self.pushed: dict[tuple[ProcessId, TaskId, int], ProcessId] = {}
         self.outcomes: Counter[str] = Counter()
-        self.deaths: list[str] = []
+        self.buried: dict[ProcessId, set[NodeId]] = {}  # whom each process knows to be dead
         self.stale: list[tuple[Process, Task]] = []
+        self.deadly_gifts = 0  # workers that die just after they have handed a reference on
 
     # ------------------------------------------------------------------ messages
 
     def on_send(self, process: Process, to: Address, message: Message) -> None:
         """A message was queued."""
         kind = type(message)
-        if kind is PushTask:
+        if kind is Provide and self.deadly_gifts and process.kind == "worker":
+            self.deadly_gifts -= 1
+            self.world.mark("a giver dies")
+            delay = int(MICRO * 10 ** (3 * self.world.stream("faults").random()))
+            self.world.after(delay, lambda: process.die("killed as it hands a reference on"))
+        elif kind is PushTask:
             self.check_push(process, to, message)  # type: ignore[arg-type]
         elif kind is TaskDone or kind is TaskReturned:
             assert isinstance(message, TaskDone | TaskReturned)
@@ -81,11 +93,28 @@ class Watch:
 
     def on_receive(self, process: Process, peer: Address, message: Message) -> None:
         """A message is about to be handled. Note answers of attempts that are over."""
+        self.check_silence(process, peer, message)
         if type(message) is TaskDone:
             task = process.role.submission.tasks.get(message.task)  # type: ignore[attr-defined]
             if task is not None and task.attempt != message.attempt:
                 self.world.mark("stale answer")
                 self.stale.append((process, task))
+
+    def check_silence(self, process: Process, peer: Address, message: Message) -> None:
+        """Who has been told that a node is dead hears no more of it."""
+        if process.kind == "head":
+            return  # it has to answer
+        told = self.buried.setdefault(process.address.process, set())
+        if peer.node in told:
+            raise Violation(
+                "the dead are silent",
+                f"{process.name} hears {self.cluster.show(message)} from "
+                f"{process.call(peer)}, whose node was declared dead",
+            )
+        if isinstance(message, NodeChanged) and not message.info.alive:
+            told.add(message.info.address.node)
+        elif isinstance(message, Joined):
+            told.update(info.address.node for info in message.gone)
 
     # ------------------------------------------------------------------ tasks
 
@@ -101,6 +130,7 @@ class Watch:
         self.world.mark("task begins")
         self.runs[run.message.task] += 1
         count = self.runs[run.message.task]
+        self.causes.begun[call.path] += 1
         op = self.cluster.lenient[call.driver].calls[call.path]
         most = 1 if op.retries == 0 else op.retries + 2
         if count > most:
@@ -111,7 +141,8 @@ class Watch:
 
     def on_worker_death(self, worker: WorkerProcess, how: str) -> None:
         """A worker process is gone."""
-        self.deaths.append(worker.name)
+        if how != "asked to stop":
+            self.causes.deaths.append(worker.name)
         self.world.mark(f"worker dies: {how}")
 
     # ------------------------------------------------------------------ values
@@ -151,41 +182,16 @@ class Watch:
             if not any(found is not None and found.kind == failure.kind for found in expected):
                 raise Violation("right error", f"{process.name} at {here}: {failure}")
             return
+        if process.address.node in self.cluster.declared:
+            return  # nobody hears it any more, and it hears nobody
         gone = {driver.number for driver in self.cluster.drivers if not driver.alive}
         if gone.intersection(driver for driver, _ in names):
             return  # a task of a job that is over: what it reads has been freed, it will be killed
-        reason = self.no_cause(failure)
+        reason = self.causes.missing(failure)
         if reason:
             raise Violation(
                 "right error", f"{process.name} at {here}, one of {names}: {failure}: {reason}"
             )
-
-    def no_cause(self, failure: Failure) -> str:
-        """Why the error cannot be, or nothing."""
-        case, cluster = self.cluster.case, self.cluster
-        struck = cluster.struck
-        match failure.kind:
-            case "freed":
-                return "a value that could be named was freed"
-            case "lost":
-                if not {"kill node", "disk unreadable", "disk full"} & struck:
-                    return "no node died and no disk failed"
-            case "owner_died" | "handover_lost":
-                blamed = cluster.processes[ProcessId(bytes.fromhex(failure.about))]
-                if blamed.alive:
-                    return f"{blamed.name} is alive"
-            case "worker_died":
-                if not self.deaths:
-                    return "no worker died"
-            case "store_full":
-                if not case.tight:
-                    return "the stores are large"
-            case "unschedulable":
-                # (a node that has not heard of the others within the grace refuses)
-                chance = {"kill node", "fail start", "partition", "stop node"} & struck
-                if not chance and case.feasible:
-                    return "there was a node for it"
-        return ""
 
     def waited(self, needed: int, ready: int, done: bool) -> None:
         """A wait has ended."""
@@ -199,6 +205,8 @@ class Watch:
         owner = self.cluster.processes[ref.owner.process]
         if owner is process or not owner.alive or process.address.process in owner.lost:
             return
+        if {owner.address.node, process.address.node} & self.cluster.declared:
+            return  # one of them is dead to the other, or soon will be
         entry = owner.role.ownership.entries.get(ref.object)  # type: ignore[attr-defined]
         if entry is None or not (entry.holders or {}).get(process.address.process):
             name = self.cluster.name_object(ref.object)
@@ -217,6 +225,28 @@ class Watch:
 
         process.role.ownership.on_free = freed
 
+    def watch_losses(self, process: UserProcess) -> None:
+        """Have a look at every copy that this owner hears is gone: also a value that is made again
+        was lost, and a drain may not lose any.
+        """
+        inner = process.role.copy_gone
+
+        def copy_gone(object_id: ObjectId, node: NodeId, reason: str, **rest: bool) -> None:
+            entry = process.role.ownership.entries.get(object_id)
+            if entry is not None and entry.owner is None and self.nothing_lost(process):
+                value = entry.value
+                if value is not None and [place.node for place in value.nodes] == [node]:
+                    name = self.cluster.name_object(object_id)
+                    raise Violation("a drain loses nothing", f"{process.name}, {name}: {reason}")
+            inner(object_id, node, reason, **rest)
+
+        process.role.copy_gone = copy_gone  # type: ignore[method-assign]
+
+    def nothing_lost(self, process: UserProcess) -> bool:
+        """Whether all that this process owns and has stored must be there."""
+        cut_off = process.address.node in self.cluster.declared
+        return not (self.causes.losing() or "fail pull" in self.cluster.struck or cut_off)
+
     def check_free(self, owner: UserProcess, entry: Entry) -> None:
         """No premature free: no live process may be able to name it, now or later."""
         self.world.mark("free")
@@ -225,6 +255,8 @@ class Watch:
                 continue
             held = other.role.ownership.entries.get(entry.object)
             if held is None or other.address.process in owner.lost:
+                continue
+            if {owner.address.node, other.address.node} & self.cluster.declared:
                 continue
             if held.handles or not any(count < 0 for count in (held.owed or {}).values()):
                 name = self.cluster.names.get(entry.object, (0, entry.object.hex()))[1]
@@ -243,8 +275,41 @@ class Watch:
             tasks = owner.role.submission.tasks  # type: ignore[attr-defined]
             if owner.alive and task.id not in tasks:
                 raise Violation("one attempt", f"{owner.name} took a stale answer for {task.name}")
+        if process.kind == "head":
+            self.check_head(process)  # type: ignore[arg-type]
         if process.kind == "node" and process.alive:
             self.check_node(process)  # type: ignore[arg-type]
+
+    def check_head(self, head: HeadProcess) -> None:
+        """Who lives, and is neither cut off nor stopped for longer than the head's patience, is
+        never declared dead; who was, never lives again."""
+        members = head.role.membership
+        for node in members.gone.keys() - self.cluster.declared:
+            self.cluster.declared.add(node)
+            self.world.mark("declared dead")
+            process = self.cluster.nodes[ProcessId(bytes(node))]
+            left = process.role.draining.leaving
+            silenced = {*LONG, "slow node"} & self.cluster.struck  # (a slow one's words take long)
+            if process.alive and not left and not silenced:
+                raise Violation(
+                    "the living are heard", f"{process.name} {members.gone[node].reason}"
+                )
+
+    def check_whole(self) -> None:
+        """The head knows the nodes that are up, and they know each other, and nobody else."""
+        head = self.cluster.head
+        if not head.alive:
+            raise Violation("whole again", "the head is not back")
+        live = {node.address.node for node in self.cluster.live_nodes()}
+        known = head.role.membership.members
+        if set(known) != live or not all(member.present for member in known.values()):
+            names = [self.cluster.name_of(ProcessId(bytes(node))) for node in known]
+            raise Violation("whole again", f"the head knows {sorted(names)}")
+        for node in self.cluster.live_nodes():
+            if node.role.scheduling.peers.keys() != live - {node.address.node}:
+                raise Violation(
+                    "whole again", f"{node.name} knows {len(node.role.scheduling.peers)} others"
+                )
 
     def check_node(self, node: NodeProcess) -> None:
         """Resources and store of one node add up."""
@@ -260,6 +325,9 @@ class Watch:
                 raise Violation(
                     "resources", f"{node.name}: {name} free + held is not {total / UNIT:g}"
                 )
+        began = node.role.draining.began if node.role.draining.on else float("inf")
+        if any(granted.since > began for granted in scheduling.granted.values()):
+            raise Violation("a drained node grants nothing", node.name)
         if any(count > 1 for count in bound.values()):
             raise Violation("one lease", f"{node.name}: a worker is leased twice")
         objects = node.role.objects
@@ -275,8 +343,19 @@ class Watch:
 
     # ------------------------------------------------------------------ the end
 
+    def check_kept(self) -> None:
+        """What tasks left in globals is still there, and its owner still counts who keeps it."""
+        for process in self.cluster.users():
+            for handle in process.kept.values() if process.alive else ():
+                self.on_name(process, handle.ref)
+
     def check_quiet(self) -> None:
-        """No leak: every main program is over and has dropped all; nothing should be left."""
+        """No leak: every main program is over and has dropped all; nothing should be left, unless
+        tasks keep it in globals until their job ends."""
+        self.check_whole()
+        if any(process.alive and process.kept for process in self.cluster.users()):
+            self.world.mark("kept until the job's end")
+            return
         for process in self.cluster.users():
             if process.alive:
                 self.check_user_quiet(process)
@@ -307,13 +386,13 @@ class Watch:
         role = node.role
         left = {
             "objects": len(role.objects.table),
-            "needs": len(role.objects.needs),
+            "needs": len(role.objects.spilling.needs),
             "granted": len(role.scheduling.granted),
             "queued": len(role.scheduling.queue),
             "wanting": len(role.workers.wanting),
             "bytes": node.room.used,
             "slots": len(node.disk),
-            "spilled bytes": role.objects.spilled_bytes,
+            "spilled bytes": role.objects.spilling.bytes,
         }
         found = {name: count for name, count in left.items() if count}
         if found:
@@ -330,6 +409,8 @@ class Watch:
 
     def check_gone(self) -> None:
         """Every driver has left: their jobs are over everywhere."""
+        if self.cluster.head.role.membership.jobs:
+            raise Violation("job ends", "the head knows a job")
         for node in self.cluster.live_nodes():
             self.check_node_quiet(node)
             bound = [w.start for w in node.role.workers.all.values() if w.job is not None]

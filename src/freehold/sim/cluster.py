@@ -1,34 +1,41 @@
 """One run: a cluster, its drivers, and what goes wrong, until all is quiet again.
 
-Phase 1: programs run while faults strike; every promise is checked at every step. Phase 2: main
-programs are over and have dropped what they held; what had still to strike does not; when nothing
-moves any more, no table may hold anything. Phase 3: drivers leave; their jobs must be gone
-everywhere."""
+*Safety*: programs run while faults strike; every promise is checked at every step, but nobody is
+asked to get anywhere. *Healing*: the last fault is over (links carry again, what was stopped goes
+on, the dead stay dead); from there every program must end within its profile's bound of virtual
+time. *Rest*: main programs are over and have dropped what they held; within the bound again nothing
+may move any more, and no table may hold anything but what tasks keep in globals; those are dropped
+too, or stay, as the case says. *Leaving*: drivers go; their jobs must be gone everywhere, what was
+kept with them."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from freehold.core import membership
 from freehold.core.submission import Function
-from freehold.ids import ObjectId, ProcessId
+from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.sim.checkers import Watch
-from freehold.sim.generate import Case, Fault
+from freehold.sim.generate import LONG, PROFILES, Case, Fault
+from freehold.sim.head import HeadProcess, SimJournal, head_address
 from freehold.sim.network import Network, Style
 from freehold.sim.node import NodeProcess, node_address
+from freehold.sim.operator import Operator
 from freehold.sim.oracle import Oracle
-from freehold.sim.process import HeadProcess, Process, head_address
+from freehold.sim.process import Process
 from freehold.sim.user import UserProcess, definition
 from freehold.sim.worker import DriverProcess, WorkerProcess
 from freehold.sim.world import MILLI, SECOND, Violation, World, nanoseconds
 from freehold.wire.messages import Message
 
-#: Virtual time after the last fault within which everything must end; the core waits at most 60 s.
-HORIZON: Final = 400 * SECOND
+#: Virtual time without any message after which nothing more is to come: the longest wait in the
+#: core is 60 s (``core.objects.PATIENCE``).
+REST: Final = 65 * SECOND
 #: Steps after which a run is taken to go in circles.
 MOST_STEPS: Final = 150_000
 
@@ -43,6 +50,8 @@ class Outcome:
     digest: str = ""
     steps: int = 0
     seconds: float = 0.0
+    ended_after: float = 0.0  # virtual seconds from healing to the end of the last main program
+    rested_after: float = 0.0  # and from there, or from healing, until nothing moved any more
     known: str = ""
     marks: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -62,24 +71,28 @@ class Cluster:
         self.pull_failures = 0
         self.workers = 0
         self.limit = ""  # a known one that this run has met: docs/simulator.md, "Not promised yet"
+        self.ended_after = self.rested_after = 0
         self.functions: dict[tuple[int, int, ProcessId], Function] = {}
         programs = case.programs
-        self.lenient = [Oracle(p, n, failures=False) for n, p in enumerate(programs)]
-        self.strict = (
-            [Oracle(p, n, failures=True) for n, p in enumerate(programs)] if case.exact else []
-        )
+        self.lenient = [
+            Oracle(program, number, failures=False, most_cpus=case.most_cpus)
+            for number, program in enumerate(programs)
+        ]
+        self.strict = [
+            Oracle(program, number, failures=True, most_cpus=case.most_cpus)
+            for number, program in enumerate(programs)
+            if case.exact
+        ]
         self.watch = Watch(self)
-        head = head_address()
-        self.head = HeadProcess(self, head)
-        ids = self.world.stream("ids")
+        self.declared: set[NodeId] = set()  # nodes that a head has declared dead
+        self.head = HeadProcess(self, head_address(), SimJournal())
+        self.operator = Operator(self)
         self.nodes: dict[ProcessId, NodeProcess] = {}
-        for number, spec in enumerate(case.nodes):
-            address = node_address(ids.randbytes(8), number)
-            node = NodeProcess(self, f"n{number}", address, head, spec.cpus, spec.store)
-            self.nodes[address.process] = node
-            node.arrange(int(MILLI * ids.random()), node.role.start, "joins")
+        for _ in case.nodes:
+            self.add_node()
         self.drivers: list[DriverProcess] = []
         hosts = list(self.nodes.values())
+        ids = self.world.stream("ids")
         for number, home in enumerate(case.homes[: len(programs)]):
             delay = int(MILLI + 30 * MILLI * ids.random())  # (its node is up before it)
             node = hosts[home % len(hosts)]
@@ -91,17 +104,37 @@ class Cluster:
 
     # ------------------------------------------------------------------ processes
 
+    def add_node(self) -> None:
+        """A node starts and joins. The first are the case's machines; a later one is one of these,
+        the next in turn, that begins anew after it was fenced.
+        """
+        number = len(self.nodes)
+        spec = self.case.nodes[number % len(self.case.nodes)]
+        ids = self.world.stream("ids")
+        address = node_address(ids.randbytes(8), number)
+        head = self.head.address
+        node = NodeProcess(self, f"n{number}", address, head, spec.cpus, spec.store)
+        self.nodes[address.process] = node
+        node.arrange(int(MILLI * ids.random()), node.role.start, "joins")
+
+    def restart_head(self) -> None:
+        """The head is started again on its journal."""
+        self.head = HeadProcess(self, self.head.address, self.head.journal)
+        self.world.note("head", "starts again")
+
     def add_worker(self, node: NodeProcess, start: int) -> WorkerProcess:
         """A worker was forked."""
         self.workers += 1
         worker = WorkerProcess(self, f"w{self.workers}", node, start)
         self.watch.watch_frees(worker)
+        self.watch.watch_losses(worker)
         return worker
 
     def add_driver(self, number: int, node: NodeProcess) -> None:
         """A driver starts."""
         driver = DriverProcess(self, number, node)
         self.watch.watch_frees(driver)
+        self.watch.watch_losses(driver)
         self.drivers.append(driver)
 
     def users(self) -> Iterator[UserProcess]:
@@ -165,23 +198,55 @@ class Cluster:
     def strike(self, fault: Fault) -> None:
         """Make something go wrong, if there is something that it can strike."""
         victims = self.victims(fault.kind)
-        if not victims and fault.kind != "fail pull":
+        if not victims and fault.kind not in ("fail pull", "kill giver"):
             return
         victim: Any = victims[int(fault.pick * len(victims))] if victims else None
         self.struck.add(fault.kind)
         self.world.mark(fault.kind)
         self.world.note("----", str(fault))
-        until = self.world.now_ns + nanoseconds(fault.length)
+        until = self.world.now_ns + self.length(fault)
+        awaited = 2 * nanoseconds(membership.DEAD_AFTER) + 3 * SECOND
+        self.world.at(until + awaited, lambda: None)  # before that it is not at rest
         match fault.kind:
             case "kill worker" | "kill node" | "kill driver":
                 victim.die("killed")
-            case "stop worker" | "stop node" | "stop driver":
+            case "kill head":
+                victim.die("killed")
+                if fault.pick * 5 % 1 < 0.3:
+                    all_of_it = fault.pick * 35 % 1 < 0.4
+                    victim.journal.tear(1 << 30 if all_of_it else 1 + int(fault.pick * 15 % 1 * 3))
+                    self.world.mark("torn journal")
+                self.world.at(until, self.restart_head)
+            case "long cut":
+                self.cut(victim, fault, until)
+            case "stop head" | "stop worker" | "stop node" | "stop driver" | "long stop":
                 victim.stopped_until = max(victim.stopped_until, until)
             case "partition":
                 one, other = victim
                 self.network.hold(one, other, until)
                 if fault.pick * 7 % 1 < 0.7:  # the rest are cut one way only
                     self.network.hold(other, one, until)
+            case "kill home":
+                if fault.pick * 11 % 1 < 0.5:  # the whole machine, else its daemon alone
+                    for driver in self.drivers:
+                        if driver.node is victim:
+                            driver.die("no power")
+                victim.die("killed")
+            case "kill giver":
+                self.watch.deadly_gifts += 1
+            case "cut node":
+                for other in self.live_nodes():
+                    if other is not victim:
+                        self.network.hold(victim.address.node, other.address.node, until)
+                half = nanoseconds(fault.length / 2)
+                self.world.after(half, lambda: victim.die("killed, and word of it is the first"))
+            case "slow node":
+                self.network.slow(
+                    victim.address.node, until, 10 if fault.pick * 3 % 1 < 0.5 else 60
+                )
+            case "drain node":
+                stays = victim in self.homes() or fault.pick * 5 % 1 < 0.2
+                self.operator.drain(victim, nanoseconds(fault.length) if stays else None)
             case "fail start":
                 victim.failing_starts = 1 + int(fault.length * 2)
             case "disk full":
@@ -191,15 +256,46 @@ class Cluster:
             case "fail pull":
                 self.pull_failures += 1
 
+    def cut(self, victim: NodeProcess, fault: Fault, until: int) -> None:
+        """Cut a node off from the head, mostly both ways, and half the time from all others."""
+        hold, me, head = self.network.hold, victim.address.node, self.head.address.node
+        for other in self.live_nodes() if fault.pick * 7 % 1 < 0.5 else ():
+            if other is not victim:
+                hold(me, other.address.node, until)
+                hold(other.address.node, me, until)
+        hold(me, head, until)
+        if fault.pick * 11 % 1 < 0.7:
+            hold(head, me, until)
+
+    def length(self, fault: Fault) -> int:
+        """How long it lasts (ns). Silence is noticed a beat or two late; a head that was stopped
+        for as long must not take its own deafness for it.
+        """
+        patience = 1.3 * membership.DEAD_AFTER if fault.kind in (*LONG, "stop head") else 0.0
+        return nanoseconds(patience + fault.length)
+
+    def homes(self) -> set[NodeProcess]:
+        """The nodes that a driver is connected through, or will be."""
+        hosts = list(self.nodes.values())[: len(self.case.nodes)]
+        return {hosts[home % len(hosts)] for home in self.case.homes}
+
     def victims(self, kind: str) -> list[Any]:
         """Whom a fault of this kind may strike."""
         nodes = self.live_nodes()
+        if kind == "drain node":
+            stay = [node for node in nodes if not node.role.draining.on]
+            away = [node for node in stay if node not in self.homes()]
+            return stay + 3 * away if len(stay) > 1 else []
         if kind.endswith("worker"):
             return [worker for worker in self.users() if worker.alive and worker.kind == "worker"]
-        if kind == "kill node":  # (a driver without its node is not promised anything yet)
+        if kind in ("kill node", "kill home", "cut node"):
             homes = {driver.node for driver in self.drivers if driver.alive}
-            homes |= {list(self.nodes.values())[home % len(self.nodes)] for home in self.case.homes}
+            if kind == "kill home":
+                return [node for node in nodes if node in homes]
+            homes |= self.homes()
             return [node for node in nodes if node not in homes]
+        if kind in ("kill head", "stop head"):
+            return [self.head] if self.head.alive else []
         if kind == "kill driver":
             return [driver for driver in self.drivers if driver.alive and not driver.finished]
         if kind == "partition":
@@ -211,16 +307,28 @@ class Cluster:
 
     def run(self) -> None:
         """All phases. Raises Violation."""
-        self.run_until(self.mains_over, HORIZON)
+        ends = (nanoseconds(fault.at) + self.length(fault) for fault in self.case.faults)
+        healed = max(ends, default=0)
+        self.step_until(self.mains_over, healed, "every get ends")
+        self.ended_after = max(0, self.world.now_ns - healed)
         for fault in self.faults:
             fault.cancel()
-        self.run_until(lambda: False, HORIZON)
+        began = max(healed, self.world.now_ns)
+        self.step_until(self.at_rest, began, "comes to rest")
+        self.rested_after = max(0, self.world.active_ns - began)
+        self.watch.check_kept()
+        if not self.case.keeps:
+            for process in self.users():
+                if process.alive and process.kept:
+                    process.turn(partial(process.forget, list(process.kept)), "globals are cleared")
+            self.step_until(self.at_rest, self.world.now_ns, "comes to rest")
         self.watch.check_quiet()
         for driver in self.drivers:
             if driver.alive:
                 driver.leave()
-        self.run_until(lambda: False, HORIZON)
+        self.step_until(self.at_rest, self.world.now_ns, "comes to rest")
         self.watch.check_gone()
+        self.operator.check_gone()
 
     def mains_over(self) -> bool:
         """Whether every main program has ended."""
@@ -228,20 +336,26 @@ class Cluster:
             driver.finished or not driver.alive for driver in self.drivers
         )
 
-    def run_until(self, over: Any, patience: int) -> None:
-        """Step until ``over()`` or until nothing is left to happen."""
-        last = max((nanoseconds(fault.at + fault.length) for fault in self.case.faults), default=0)
-        deadline = max(self.world.now_ns, last) + patience
+    def at_rest(self) -> bool:
+        """Whether nothing is left to happen, or nothing has happened but timers and background
+        messages for longer than any timer of the core waits."""
         world = self.world
+        return not world.ahead or world.now_ns - world.active_ns > REST
+
+    def step_until(self, over: Callable[[], bool], since: int, promise: str) -> None:
+        """Step until ``over()``, which must be within the profile's bound after ``since``."""
+        deadline = since + nanoseconds(PROFILES[self.case.profile].within)
+        world = self.world
+        world.active_ns = world.now_ns
         while not over():
             if not world.step():
-                if over is self.mains_over or over == self.mains_over:
-                    raise Violation("every get ends", self.pending("nothing is left to happen"))
-                return
+                if over():
+                    return
+                raise Violation(promise, self.pending("nothing is left to happen"))
             if world.now_ns > deadline or world.steps > MOST_STEPS:
+                seconds = (world.now_ns - since) / SECOND
                 raise Violation(
-                    "every get ends" if over == self.mains_over else "comes to rest",
-                    self.pending(f"after {world.now_ns / SECOND:.0f} s, {world.steps} steps"),
+                    promise, self.pending(f"{seconds:.0f} s after healing, step {world.steps}")
                 )
 
     def pending(self, why: str) -> str:
@@ -296,6 +410,8 @@ def run_case(case: Case, trace: bool = False) -> Outcome:
         outcome.digest = world.digest.hexdigest()
         outcome.steps = world.steps
         outcome.seconds = world.now_ns / SECOND
+        outcome.ended_after = cluster.ended_after / SECOND
+        outcome.rested_after = cluster.rested_after / SECOND
         outcome.marks = dict(world.marks)
         outcome.outcomes = dict(cluster.watch.outcomes)
         outcome.story = list(world.story)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from freehold.ids import ProcessId
+from freehold.ids import ObjectId, ProcessId
 from freehold.wire.messages import Address, Death
 
 
@@ -44,8 +44,8 @@ class ShippedErrors:
     def unschedulable(self, task: str, reason: str) -> bytes:
         return dump("unschedulable", f"{task}: {reason}")
 
-    def lost(self, object_id: str, reason: str) -> bytes:
-        return dump("freed" if "freed" in reason else "lost", f"{object_id}: {reason}")
+    def lost(self, object_id: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
+        return dump("freed" if "freed" in reason else "lost", f"{object_id.hex()}: {reason}")
 
     def handover_lost(self, giver: ProcessId) -> bytes:
         return dump("handover_lost", giver.hex())
@@ -53,5 +53,5 @@ class ShippedErrors:
     def store_full(self, reason: str) -> bytes:
         return dump("store_full", reason)
 
-    def owner_died(self, object_id: str, owner: Address) -> bytes:
-        return dump("owner_died", owner.process.hex())
+    def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:
+        return dump("owner_died", f"{owner.process.hex()} {object_id.hex()} {why}")

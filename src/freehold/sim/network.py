@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from freehold.ids import NodeId
-from freehold.sim.world import MICRO, MILLI, World
+from freehold.sim.world import MICRO, World
 from freehold.wire import frames
 from freehold.wire.messages import Address, Message
 
@@ -82,7 +82,8 @@ class Direction:
         if self.cut or self.target is None:
             return
         world = self.network.world
-        delay = sum(self.network.delay(self.base) for _ in range(rounds))
+        far = self.target.process.address.node
+        delay = sum(self.network.delay(self.base, self.source.node, far) for _ in range(rounds))
         ready = world.now_ns + delay
         if self.waiting:
             ready = max(ready, self.waiting[-1][0])
@@ -93,8 +94,8 @@ class Direction:
     def arrive(self) -> None:
         """The first frame is due: deliver it, unless the link or the process holds it up."""
         assert self.target is not None
-        if not self.waiting:
-            return
+        if not self.waiting or self.waiting[0][0] > self.network.world.now_ns:
+            return  # what was due now has been lost with its sender
         target = self.target
         world = self.network.world
         until = max(
@@ -110,12 +111,13 @@ class Direction:
         if not target.closed and target.process.alive:
             target.process.on_frame(target, frame)
 
-    def end(self) -> None:
-        """The sender is gone: some of its last frames may be lost with it, then the end."""
+    def end(self, *, orderly: bool = False) -> None:
+        """The sender is gone: some of its last frames may be lost with it, unless it has left in
+        good order, then the end."""
         chance = self.network.chance
-        if self.waiting and chance.random() < 0.3:
+        if self.waiting and not orderly and chance.random() < 0.3:
             keep = chance.randrange(len(self.waiting) + 1)
-            while len(self.waiting) > max(keep, 1):  # (the first may have an event of its own)
+            while len(self.waiting) > keep:
                 self.waiting.pop()
         self.push(ENDED, [])
         self.cut = True
@@ -130,8 +132,7 @@ class Network:
         self.chance = world.stream("network")
         self.bases: dict[tuple[NodeId, NodeId], int] = {}
         self.held: dict[tuple[NodeId, NodeId], int] = {}
-        self.slowed: dict[NodeId, tuple[int, int]] = {}
-        self.directions: list[Direction] = []
+        self.slowed: dict[NodeId, tuple[int, int]] = {}  # until when, and how many times as slow
 
     def base(self, a: NodeId, b: NodeId) -> int:
         """The latency of a pair of machines, fixed for the run."""
@@ -143,9 +144,18 @@ class Network:
             base = self.bases[key] = int(100 * MICRO * 10 ** self.chance.uniform(0, 1.3))
         return base
 
-    def delay(self, base: int) -> int:
-        """One frame's delay."""
-        return self.style.delay(base, self.chance)
+    def delay(self, base: int, a: NodeId, b: NodeId) -> int:
+        """One frame's delay between two machines."""
+        return self.style.delay(base, self.chance) * max(self.slowness(a), self.slowness(b))
+
+    def slow(self, node: NodeId, until: int, factor: int) -> None:
+        """A machine whose frames, in and out, take ``factor`` times as long until then."""
+        self.slowed[node] = (until, factor)
+
+    def slowness(self, node: NodeId) -> int:
+        """How many times as long frames of this machine take now."""
+        until, factor = self.slowed.get(node, (0, 1)) if self.slowed else (0, 1)
+        return factor if until > self.world.now_ns else 1
 
     def hold(self, a: NodeId, b: NodeId, until: int) -> None:
         """A partition: what goes from ``a`` to ``b`` arrives after ``until``."""
@@ -169,19 +179,5 @@ class Network:
         near.direction = Direction(self, process.address, far, base)
         far.direction = back
         near.direction.push(OPEN, [], rounds=3)
-        self.directions += [near.direction, back]
         target.unopened.append(far)
         return near
-
-    def in_flight(self) -> list[tuple[Address, Address, Message]]:
-        """(from, to, message) of everything sent and not yet arrived, for checkers."""
-        found: list[tuple[Address, Address, Message]] = []
-        for direction in self.directions:
-            if direction.target is not None and not direction.target.closed:
-                to = direction.target.process.address
-                for _, _, messages in direction.waiting:
-                    found.extend((direction.source, to, message) for message in messages)
-        return found
-
-
-LONG_DELAY = 300 * MILLI

@@ -71,16 +71,21 @@ class NodeProcess(Process):
 
     def on_message(self, message: Message, peer: Address) -> None:
         if type(message) is Stop:
-            raise Violation("harness", "nobody stops a node here")
+            self.leave()
+            return
         self.role.handle(message, peer)
 
     def on_lost(self, peer: Address) -> None:
-        if peer.process == self.head.process:
-            self.die("the head is gone")
-        else:
-            self.role.peer_lost(peer)
+        self.role.peer_lost(peer)
 
-    # ------------------------------------------------------------------ core.workers.Starter
+    # ------------------------------------------------------------------ roles.node.Shell
+
+    def fenced(self, reason: str) -> None:
+        """It was declared dead: it ends, and begins as a new node."""
+        self.world.mark("a fenced node begins anew")
+        self.flush()
+        self.die(f"it {reason}")
+        self.world.after(int(MILLI * (50 + 300 * self.chance.random())), self.cluster.add_node)
 
     def start_worker(self, start: int) -> None:
         """Fork a worker; it registers later, or never does."""
@@ -119,6 +124,13 @@ class NodeProcess(Process):
             delay *= 30
         death = Death(start, self.address.node, 1, None, how)
         self.arrange(delay, lambda: self.role.worker_ended(start, death), f"worker {start} ended")
+
+    def leave(self) -> None:
+        """The head says that it may go: it was drained."""
+        if not self.role.draining.leaving:
+            raise Violation("harness", "nobody stops a node here")
+        self.cluster.operator.check_left(self)
+        self.die("drained")
 
     def die(self, how: str) -> None:
         """The daemon is gone; the zygote kills the workers a little later."""
@@ -187,9 +199,8 @@ class NodeProcess(Process):
             if not error:
                 self.world.mark("pull")
                 self.arena.write(offset, size, content)
-            self.arrange(
-                network.delay(base), lambda: self.role.objects.pulled(object_id, error), "pulled"
-            )
+            delay = network.delay(base, self.address.node, source.node)
+            self.arrange(delay, lambda: self.role.objects.pulled(object_id, error), "pulled")
 
         def asked() -> None:
             until = max(
@@ -211,7 +222,7 @@ class NodeProcess(Process):
                     f"serves {self.name}",
                 )
 
-        self.world.after(2 * network.delay(base), asked)
+        self.world.after(2 * network.delay(base, self.address.node, source.node), asked)
 
     def serve(self, object_id: ObjectId, client: ProcessId, answered: Any) -> None:
         """Send one object to another node, pinned meanwhile."""

@@ -3,14 +3,14 @@
 Twice. Once with every failure of user code left out: then each name has the one *content* that any
 reader may ever see. Once with them in: then, if nothing chancy is in the case, each name has one
 *outcome*, a content or one error. Between the two lies what a run with faults may show: the
-content, or an error of a kind that something really caused (``Allowed``)."""
+content, or an error of a kind that something really caused (``causes``)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from freehold.sim.errors import Failure
-from freehold.sim.programs import Call, Exit, Handle, Made, Program, Raise, Read, digest, run_body
+from freehold.sim.programs import Call, Handle, Made, Program, Read, run_body
 
 
 @dataclass
@@ -26,18 +26,16 @@ class Named:
 class Oracle:
     """The names of one driver's program.
 
-    Args: failures: whether user code's own failures happen."""
+    Args: failures: whether user code's own failures happen; most_cpus: of any node. What needs
+    more fails."""
 
-    def __init__(self, program: Program, driver: int, *, failures: bool) -> None:
+    def __init__(self, program: Program, driver: int, *, failures: bool, most_cpus: float) -> None:
         self.program = program
         self.failures = failures
+        self.most_cpus = most_cpus
         self.names: dict[str, Named] = {}
         self.calls: dict[str, Call] = {}
-        self.raising: set[int] = {
-            number
-            for number, body in enumerate(program.functions)
-            if any(isinstance(op, Raise) for op in body.ops)
-        }
+        self.needs: dict[str, list[str]] = {}  # the names that a call's task is given
         self.run(0, f"d{driver}", (), [], [], 1)
 
     def run(
@@ -94,10 +92,13 @@ class Oracle:
     def call(self, here: str, op: Call, deps: list[Named], nested: list[Named]) -> list[Named]:
         """One task, with its retries."""
         self.calls[here] = op
+        self.needs[here] = [named.name for named in (*deps, *nested)]
         failure: Failure | None = None
         made: list[Made] = []
         for dep in deps:
             failure = failure or dep.failure
+        if self.failures and op.cpus > self.most_cpus:
+            failure = failure or Failure("unschedulable", here)
         execution = 1 if self.failures else 1_000
         used = 0
         while failure is None:
@@ -121,14 +122,6 @@ class Oracle:
         ]
 
 
-def has_exits(program: Program) -> bool:
-    """Whether user code may end its process."""
-    return program.uses(Exit)
-
-
 def same_value(expected: Named, content: bytes, inner: list[str]) -> bool:
     """Whether what was read is what stands behind the name."""
     return expected.content == content and [item.name for item in expected.inner] == inner
-
-
-EMPTY = digest()

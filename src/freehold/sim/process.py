@@ -11,17 +11,30 @@ ends after some prefix of what was sent."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from freehold.core.attendance import Attendance
+from freehold.core.membership import Membership
 from freehold.ids import NodeId, ProcessId
-from freehold.roles.head import Head
 from freehold.sim.network import ENDED, OPEN, End
-from freehold.sim.world import MICRO, Event, Violation, nanoseconds
+from freehold.sim.world import Event, Violation, nanoseconds
 from freehold.wire.frames import Frames
-from freehold.wire.messages import Address, Message, Stop
+from freehold.wire.messages import Address, DrainProgress, Heartbeat, Message, Stop
 
 if TYPE_CHECKING:
     from freehold.sim.cluster import Cluster
+
+#: Messages that go on for ever in a cluster where nothing happens: nodes ask workers to stop that
+#: decline because tasks keep references there.
+BACKGROUND: Final = frozenset({Stop, DrainProgress, Heartbeat})
+
+
+#: Timers that come round for ever: a cluster in which only these are left is at rest.
+PULSES: Final = (Attendance.beat, Membership.look)
+
+#: Ways to end after the last byte has been sent.
+ORDERLY: Final = frozenset({"asked to stop", "drained", "left"})
 
 
 class Process:
@@ -41,6 +54,7 @@ class Process:
         self.unopened: list[End] = []
         self.dirty: list[End] = []
         self.lost: set[ProcessId] = set()
+        self.unheard: set[NodeId] = set()
         cluster.processes[address.process] = self
 
     # ------------------------------------------------------------------ core.world.World
@@ -56,7 +70,20 @@ class Process:
     def call_at(self, when: float, action: Callable[[], None]) -> Event:
         """Have ``action`` called in a turn of its own."""
         # One nanosecond late: no real clock fires on the very float that was asked for.
-        return self.arrange(nanoseconds(when) + 1 - self.world.now_ns, action, "timer")
+        event = self.arrange(nanoseconds(when) + 1 - self.world.now_ns, action, "timer")
+        if getattr(action, "__func__", None) in PULSES:
+            self.world.is_pulse(event)
+        return event
+
+    def fence(self, node: NodeId) -> None:
+        """Hear no more of a node nor of its processes."""
+        self.unheard.add(node)
+        for ends in self.peers.values():
+            for end in ends:
+                if end.peer.node == node and not end.closed:
+                    end.closed = True
+                    end.direction.end()
+                    self.arrange(0, partial(self.hung_up, end), f"fenced {self.call(end.peer)}")
 
     def send(self, to: Address, message: Message) -> None:
         """Queue a message; it leaves at the end of the turn."""
@@ -64,7 +91,8 @@ class Process:
         if ends:
             end = ends[0]
         else:
-            target = self.cluster.processes.get(to.process)
+            known = self.cluster.processes.get(to.process)
+            target = None if to.node in self.unheard else known
             end = self.cluster.network.connect(self, to, target)
             self.peers[to.process] = [end]
         if not end.outbox:
@@ -88,7 +116,6 @@ class Process:
             until = self.busy_until()
             if until > self.world.now_ns:
                 event.action = due
-                self.world.sequence += 1
                 self.push(until, event)
                 return
             self.turn(action, what)
@@ -99,10 +126,7 @@ class Process:
 
     def push(self, when: int, event: Event) -> None:
         """Put an event, which its holder may cancel, on the heap."""
-        import heapq
-
-        self.world.sequence += 1
-        heapq.heappush(self.world.heap, (when, self.world.sequence, event))
+        self.world.push(when, event)
 
     def turn(self, action: Callable[[], None], what: str) -> None:
         """Run ``action`` as one event of this process."""
@@ -111,7 +135,9 @@ class Process:
             action()
             if self.alive:
                 self.settle()
-        except (AssertionError, LookupError, AttributeError, TypeError, ValueError) as error:
+        except Violation:
+            raise
+        except Exception as error:
             self.cluster.crashed_in_handler(self, what, error)
         if self.alive:
             self.flush()
@@ -134,6 +160,10 @@ class Process:
         if frame is OPEN:
             end.opened = True
             self.unopened.remove(end)
+            if end.peer.node in self.unheard:
+                end.closed = True
+                end.direction.end()
+                return
             self.peers.setdefault(end.peer.process, []).append(end)
         elif frame is ENDED:
             self.turn(lambda: self.ended(end), f"end of stream from {self.call(end.peer)}")
@@ -148,15 +178,20 @@ class Process:
     def take(self, messages: list[Message], peer: Address) -> None:
         """One frame's messages, in order."""
         for message in messages:
+            if type(message) not in BACKGROUND:
+                self.world.active_ns = self.world.now_ns
             if self.alive:
                 self.cluster.watch.on_receive(self, peer, message)
                 self.on_message(message, peer)
 
     def ended(self, end: End) -> None:
         """A stream has ended. If it was the peer's last, the peer is lost."""
-        if end.closed:
-            return
-        end.closed = True
+        if not end.closed:
+            end.closed = True
+            self.hung_up(end)
+
+    def hung_up(self, end: End) -> None:
+        """A connection is over. If it was the peer's last, the peer is lost."""
         ends = self.peers.get(end.peer.process, [])
         if end not in ends:
             return
@@ -193,33 +228,7 @@ class Process:
         ends = [end for ends in self.peers.values() for end in ends] + self.unopened
         for end in ends:
             end.closed = True
-            end.direction.end()
+            end.direction.end(orderly=how in ORDERLY)
         self.peers.clear()
         self.unopened.clear()
         self.dirty.clear()
-
-
-class HeadProcess(Process):
-    """The head."""
-
-    kind = "head"
-
-    def __init__(self, cluster: Cluster, address: Address) -> None:
-        super().__init__(cluster, "head", address)
-        self.role = Head(self)
-
-    def on_message(self, message: Message, peer: Address) -> None:
-        if type(message) is Stop:
-            raise Violation("harness", "nobody stops the head here")
-        self.role.handle(message, peer)
-
-    def on_lost(self, peer: Address) -> None:
-        self.role.peer_lost(peer)
-
-
-def head_address() -> Address:
-    """The head's address."""
-    return Address(ProcessId(b"the-head"), NodeId(b""), "head", 1)
-
-
-START_JITTER = 500 * MICRO

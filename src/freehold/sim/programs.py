@@ -111,7 +111,36 @@ class Exit:
     first: int
 
 
-Op: TypeAlias = Put | Call | Get | Wait | Drop | Cancel | Sleep | Raise | Exit
+@dataclass(frozen=True)
+class Keep:
+    """``globals()[slot] = var``: the reference outlives the task, in whichever worker ran it."""
+
+    at: int
+    var: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Peek:
+    """``get(globals()[slot], timeout)``, if an earlier task left anything there. Which worker this
+    is is chance: what is read is checked, but enters no content and binds no name."""
+
+    at: int
+    slot: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Forget:
+    """``del globals()[slot]``."""
+
+    at: int
+    slot: int
+
+
+Op: TypeAlias = (
+    Put | Call | Get | Wait | Drop | Cancel | Sleep | Raise | Exit | Keep | Peek | Forget
+)
 
 
 @dataclass(frozen=True)
@@ -231,6 +260,13 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
         elif isinstance(op, Cancel):
             if op.var in env:
                 yield ("cancel", here, env[op.var], op.force, op.recursive)
+        elif isinstance(op, Keep):
+            if op.var in env:
+                yield ("keep", env[op.var], op.slot)
+        elif isinstance(op, Peek):
+            yield from peek(op, here)
+        elif isinstance(op, Forget):
+            yield ("forget", op.slot)
         elif isinstance(op, Sleep):
             yield ("sleep", op.seconds)
         elif isinstance(op, Raise):
@@ -243,6 +279,21 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
         Made(size, digest(seen, bytes([index])), [] if index else kept)
         for index, size in enumerate(sizes)
     ]
+
+
+def peek(op: Peek, here: str) -> Generator[tuple[Any, ...], Any, None]:
+    """Read what is kept, if there is anything, and let it go again."""
+    handle = yield ("kept", op.slot)
+    if handle is None:
+        return
+    try:
+        (read,) = yield ("get", here, [handle], op.timeout, False)
+    except Failure as failure:
+        if failure.kind == "interrupted":
+            raise
+        return  # (late, or an error: which of them is chance)
+    for inner in read.inner:
+        yield ("drop", inner)
 
 
 class Lost:
@@ -275,7 +326,7 @@ def used(op: Op) -> tuple[str, ...]:
             return op.deps + op.nested
         case Get() | Wait():
             return op.vars
-        case Drop() | Cancel():
+        case Drop() | Cancel() | Keep():
             return (op.var,)
         case _:
             return ()
@@ -339,6 +390,12 @@ def show_op(op: Op) -> str:  # long: one line per operation
         case Cancel():
             how = f"{', force' if op.force else ''}{', recursive' if op.recursive else ''}"
             return f"cancel({op.var}{how})"
+        case Keep():
+            return f"globals()[{op.slot}] = {op.var}"
+        case Peek():
+            return f"get(globals()[{op.slot}], timeout={op.timeout:g})"
+        case Forget():
+            return f"del globals()[{op.slot}]"
         case Sleep():
             return f"sleep({op.seconds:g})"
         case Raise():

@@ -1,14 +1,17 @@
 """The smallest case that still breaks the same promise.
 
 Pieces are taken away, large ones first, as long as the run still fails in the same way: drivers,
-faults, whole bodies, operations, what operations carry, nodes, knobs, and at last the network's
-moods. Everything else comes from the seed's streams, one for each concern, so that taking a piece
-away leaves the rest of the run much as it was."""
+faults, whole bodies, operations, what operations carry, nodes, knobs, and at last moods: how long
+faults last, how full stores are, how the network behaves. It is done when taking any one thing more
+away mends the run (``minimal``), or after ``most`` runs. Everything else comes from the seed's
+streams, one for each concern, so that taking a piece away leaves the rest of the run much as it
+was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Final
 
 from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import Case
@@ -17,27 +20,43 @@ from freehold.sim.programs import Call, Function, Get, Op, Program, Put, Wait
 Run = Callable[[Case], Outcome]
 
 
-def shrink(case: Case, promise: str, run: Run = run_case, most: int = 600) -> Case:
+#: Most runs of one shrinking: 1,500 take about five seconds.
+MOST_RUNS: Final = 1_500
+#: A store that nothing fills, as in profiles without pressure.
+LARGE: Final = 1 << 22
+
+
+def shrink(case: Case, promise: str, run: Run = run_case, most: int = MOST_RUNS) -> Case:
     """The smallest case found in ``most`` runs that breaks ``promise`` and is no known limit."""
     left = most
 
     def fails(candidate: Case) -> bool:
         nonlocal left
         left -= 1
-        if left < 0:
-            return False
-        outcome = run(candidate)
-        return outcome.promise == promise and not outcome.known
+        return left >= 0 and breaks(run(candidate), promise)
 
     shrunk = True
     while shrunk and left > 0:
         shrunk = False
-        for step in (without_drivers, without_faults, without_ops, lighter, simpler):
+        for step in STEPS:
             better = first_smaller(case, step, fails)
             while better is not None and left > 0:
                 case, shrunk = better, True
                 better = first_smaller(case, step, fails)
     return case
+
+
+def breaks(outcome: Outcome, promise: str) -> bool:
+    """Whether the run fails in this way."""
+    return outcome.promise == promise and not outcome.known
+
+
+def minimal(case: Case, promise: str, run: Run = run_case) -> bool:
+    """Whether taking any one thing more away mends the run."""
+    return all(
+        first_smaller(case, step, lambda candidate: breaks(run(candidate), promise)) is None
+        for step in STEPS
+    )
 
 
 def first_smaller(
@@ -57,7 +76,17 @@ def size(case: Case) -> tuple[int, int, int, int, int]:
     carried += sum(len(body.returns) for p in case.programs for body in p.functions)
     machines = sum(1 + node.cpus for node in case.nodes) + len(case.programs)
     moods = len(case.knobs) + ("steady", "tailed", "wild").index(case.style)
+    moods += case.hasty + case.keeps + sum(home != 0 for home in case.homes)
+    moods += sum(fault.length > 0 for fault in case.faults)
+    moods += sum(node.store < LARGE for node in case.nodes)
     return len(ops), len(case.faults), carried, machines, moods
+
+
+def sizes(case: Case) -> str:
+    """How large a case is, for people."""
+    ops, faults, _, _, _ = size(case)
+    drivers = sum(bool(program.functions[0].ops) for program in case.programs)
+    return f"{ops} operations of {drivers} drivers on {len(case.nodes)} nodes, {faults} faults"
 
 
 def weight(op: Op) -> int:
@@ -159,7 +188,8 @@ def lighter_op(op: Op) -> Iterator[Op]:
 def simpler(case: Case) -> Iterator[Case]:
     """Fewer machines, constants as they are in the code, a calmer network."""
     if len(case.nodes) > 1:
-        yield replace(case, nodes=case.nodes[:-1])
+        for index in range(len(case.nodes) - 1, -1, -1):
+            yield replace(case, nodes=case.nodes[:index] + case.nodes[index + 1 :])
     for index, node in enumerate(case.nodes):
         if node.cpus > 1:
             smaller = replace(node, cpus=node.cpus - 1)
@@ -168,6 +198,19 @@ def simpler(case: Case) -> Iterator[Case]:
         yield replace(case, knobs=())
     for index in range(len(case.knobs)):
         yield replace(case, knobs=case.knobs[:index] + case.knobs[index + 1 :])
+    yield replace(case, hasty=False)
+    yield replace(case, keeps=False)
+    for index in range(len(case.homes)):
+        yield replace(case, homes=case.homes[:index] + (0,) + case.homes[index + 1 :])
+    for index, fault in enumerate(case.faults):
+        brief = (replace(fault, length=0.0),)
+        yield replace(case, faults=case.faults[:index] + brief + case.faults[index + 1 :])
+    for index, node in enumerate(case.nodes):
+        large = (replace(node, store=LARGE),)
+        yield replace(case, nodes=case.nodes[:index] + large + case.nodes[index + 1 :])
     if case.style != "steady":
         yield replace(case, style="steady")
         yield replace(case, style="tailed")
+
+
+STEPS: Final = (without_drivers, without_faults, without_ops, lighter, simpler)

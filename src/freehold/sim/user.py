@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from freehold.core.entries import Origin
+from freehold.core.execution import Run
 from freehold.core.fetching import Creation, Get, Wait
 from freehold.core.submission import Function, Task
 from freehold.ids import (
@@ -20,6 +22,7 @@ from freehold.ids import (
     Names,
     NodeId,
     ObjectId,
+    RunNames,
     TaskId,
     return_id,
 )
@@ -71,10 +74,11 @@ class Handle:
 class Context:
     """What user code is part of: ``runtime.process.Context``."""
 
-    def __init__(self, task: TaskId, depth: int, run: bytes) -> None:
+    def __init__(self, task: TaskId, depth: int, fresh: bytes, run: Run | None = None) -> None:
         self.task = task
         self.depth = depth
-        self.names = Names(run)
+        self.run = run
+        self.names = Names(fresh) if run is None else RunNames(fresh, task)
 
 
 class UserProcess(Process):
@@ -88,6 +92,7 @@ class UserProcess(Process):
         self.role: Owner
         self.job: JobId
         self.thread: Thread | None = None
+        self.kept: dict[int, Handle] = {}  # what tasks left in the globals of their modules
         self.node_gone = False
 
     def settle(self) -> None:
@@ -116,6 +121,13 @@ class UserProcess(Process):
                 self.on_lost(Address(message.process, NodeId(b""), "", 0))
         else:
             self.other_message(message, peer)
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """Drop what tasks have kept in these globals, if anything."""
+        for slot in slots:
+            handle = self.kept.pop(slot, None)
+            if handle is not None:
+                self.dropped.append(handle.ref.object)
 
     def other_message(self, message: Message, peer: Address) -> None:
         """What the role does not know."""
@@ -215,10 +227,15 @@ class Thread:
         self.handles += handles
         return handles
 
+    def origin(self) -> Origin | None:
+        """Where what the body makes comes from."""
+        run = self.context.run
+        return self.process.role.origin(run) if run is not None else None  # type: ignore[attr-defined]
+
     # ------------------------------------------------------------------ requests
 
     def do_put(self, here: str, made: Made) -> None:
-        object_id = self.context.names.next_put()
+        object_id = self.context.names.next_put(made.content)
         self.process.settle()
         owner = self.process.address
         self.store(object_id, made, owner, lambda value: self.stored(object_id, here, value))
@@ -228,9 +245,9 @@ class Thread:
         if value.kind == FAILED:
             self.soon(failure=errors.load(value.data))
             return
-        self.process.role.put(object_id, value)
         self.process.cluster.named(object_id, self.driver, here)
-        handle = Handle(Reference(object_id, self.process.address))
+        self.process.role.put(object_id, value, self.origin())
+        handle = Handle(self.process.role.ownership.reference(object_id))
         self.handles.append(handle)
         self.soon(handle)
 
@@ -275,7 +292,9 @@ class Thread:
         function = process.cluster.function(self.driver, op.function, process)
         resources = vector(num_cpus=op.cpus)
         task = Task(
-            self.context.names.next_task(),
+            self.context.names.next_task(
+                function.id, blob, [handle.ref.object for handle in (*deps, *nested)]
+            ),
             function,
             blob,
             resources=resources,
@@ -287,15 +306,16 @@ class Thread:
             depth=self.context.depth,
             parent=self.context.task,
             name=here,
+            origin=self.origin(),
         )
         process.settle()
         process.cluster.watch.on_submit(process, task, op, here)
-        process.role.submit(task)
-        handles = []
-        for index in range(len(op.sizes)):
-            object_id = return_id(task.id, index)
+        objects = [return_id(task.id, index) for index in range(len(op.sizes))]
+        for index, object_id in enumerate(objects):
             process.cluster.named(object_id, self.driver, f"{here}#{index}")
-            handles.append(Handle(Reference(object_id, process.address)))
+        process.role.submit(task)
+        ownership = process.role.ownership
+        handles = [Handle(ownership.reference(object_id)) for object_id in objects]
         self.handles += handles
         self.soon(handles)
 
@@ -334,12 +354,14 @@ class Thread:
                 "time is over",
             )
         if self.context.depth and (timeout is None or nanoseconds(timeout) > LEND_AFTER):
-            process.arrange(LEND_AFTER, lambda: self.lend(rounds), "lends")
+            deadline = None if timeout is None else process.now() + timeout
+            process.arrange(LEND_AFTER, lambda: self.lend(rounds, deadline), "lends")
 
-    def lend(self, rounds: int) -> None:
+    def lend(self, rounds: int, deadline: float | None) -> None:
         """The wait takes long: lend the CPUs out."""
         if rounds == self.rounds and self.waiting is not None and not self.waiting.done:
-            self.process.role.block()  # type: ignore[attr-defined]  # only tasks have a depth
+            # (only tasks have a depth)
+            self.process.role.block(self.waiting, deadline)  # type: ignore[attr-defined]
             self.lent = True
 
     def awake(self) -> None:
@@ -370,12 +392,20 @@ class Thread:
             process.cluster.watch.get_failed(process, here, handles, failure)
             self.soon(failure=failure)
             return
+        entries = [process.role.ownership.entries[handle.ref.object] for handle in handles]
         found, getting.found = getting.found, {}
+        values = [entry.value for entry in entries]
+        if any(value is None or value.kind == FAILED for value in values):
+            # Lost again, perhaps for good, before we came to take it.
+            self.world.mark("get begins again")
+            process.released.extend(found)
+            self.do_get(here, handles, None, hold)
+            return
         reads = []
-        for handle in handles:
-            value = process.role.ownership.entries[handle.ref.object].value
+        for handle, entry in zip(handles, entries, strict=True):
+            value = entry.value
             assert value is not None
-            content = self.bytes_of(handle.ref.object, value, found)
+            content = self.bytes_of(entry.object, value, found)
             reads.append(Read(content, self.hold(value.contains)))
             process.cluster.watch.value_read(process, here, handle.ref.object, reads[-1])
         for object_id, (offset, size) in found.items():
@@ -418,6 +448,24 @@ class Thread:
 
     def do_sleep(self, seconds: float) -> None:
         self.soon(extra=nanoseconds(seconds))
+
+    def do_keep(self, handle: Handle, slot: int) -> None:
+        process = self.process
+        (kept,) = process.references([handle.ref])
+        process.forget([slot])
+        process.kept[slot] = kept
+        self.world.mark("keep")
+        self.soon()
+
+    def do_kept(self, slot: int) -> None:
+        kept = self.process.kept.get(slot)
+        if kept is not None:
+            self.world.mark("peek finds something")
+        self.soon(kept)
+
+    def do_forget(self, slot: int) -> None:
+        self.process.forget([slot])
+        self.soon()
 
     def do_exit(self) -> None:
         self.process.die("exit 1")

@@ -18,6 +18,7 @@ from freehold.wire.messages import (
     FAILED,
     Address,
     AssignJob,
+    Fenced,
     Leave,
     Message,
     Register,
@@ -54,6 +55,7 @@ class WorkerProcess(UserProcess):
         self.role = self.executor
         self.executor.execution.interrupt = self.interrupt
         self.executor.execution.exit_now = lambda run: self.die("cancelled by force")
+        self.executor.estate.gone = lambda: self.die("asked to stop")
         self.assigned = False
         self.running: Run | None = None
         self.begun_at = 0
@@ -79,7 +81,7 @@ class WorkerProcess(UserProcess):
 
     def loop(self) -> None:
         """Take the next task, or rest."""
-        run = self.executor.execution.next()
+        run = self.executor.begin()
         if run is None:
             self.looping = False
             self.deaf_until = 0
@@ -95,7 +97,7 @@ class WorkerProcess(UserProcess):
         self.computes()
         started = self.begun_at = self.world.now_ns
         self.arrange_grace(run)
-        context = Context(message.task, message.depth + 1, self.new_id())
+        context = Context(message.task, message.depth + 1, self.new_id(), run)
         args, views = self.arguments(run)
         nested = self.references(message.borrowed)
         body = run_body(program, call.function, call.path, call.sizes, args, nested, execution)
@@ -189,7 +191,7 @@ class WorkerProcess(UserProcess):
         self.running = None
         self.thread = None
         thread.let_go()
-        self.executor.execution.finished(run, results, micros, retry)
+        self.executor.finished(run, results, micros, retry)
         ready = self.executor.execution.ready
         self.hold_back = bool(ready) and self.world.now_ns - self.replied < REPLY_EVERY
         chance = self.world.stream("schedule")
@@ -234,8 +236,7 @@ class WorkerProcess(UserProcess):
                 self.executor.job = self.job = message.job
             self.assigned = True
         elif type(message) is Stop:
-            if not self.executor.ownership.entries and not self.executor.execution.runs:
-                self.die("asked to stop")
+            self.executor.stop()
         elif type(message) is not Registered:
             raise AssertionError(f"a worker does not expect {type(message).__name__}")
 
@@ -269,8 +270,10 @@ class DriverProcess(UserProcess):
         self.turn(lambda: self.send(node.address, register), "starts")
 
     def other_message(self, message: Message, peer: Address) -> None:
-        if type(message) is not Registered:
+        if type(message) not in (Registered, Fenced):
             raise AssertionError(f"a driver does not expect {type(message).__name__}")
+        if type(message) is Fenced or self.thread is not None:
+            return  # its stream ends with that; or the head's patience is news
         program = self.cluster.case.programs[self.number]
         body = run_body(program, 0, f"d{self.number}", (), [], [], 1)
         self.thread = Thread(
@@ -286,6 +289,14 @@ class DriverProcess(UserProcess):
         self.deaf_until = 0
         self.finished = True
         self.turn(self.thread.let_go, "main ends")
+        if self.cluster.case.hasty:
+            self.leave()
+
+    def on_lost(self, peer: Address) -> None:
+        """Its own node: the program hears ClusterUnreachableError everywhere, and ends."""
+        super().on_lost(peer)
+        if self.alive and peer.process == self.node.address.process:
+            self.die("its node is gone")
 
     def leave(self) -> None:
         """End the job and let go of the cluster."""

@@ -37,10 +37,11 @@ class Violation(Exception):
 class Event:
     """A call that has been arranged; ``core.world.Timer`` as a role sees it."""
 
-    __slots__ = ("action",)
+    __slots__ = ("action", "pulse")
 
     def __init__(self, action: Action) -> None:
         self.action: Action | None = action
+        self.pulse = False
 
     def cancel(self) -> None:
         """Do not make the call."""
@@ -54,8 +55,10 @@ class World:
         """Args: seed; trace: keep every line of the story, else the last ``tail`` only."""
         self.seed = seed
         self.now_ns = 0
+        self.active_ns = 0  # when a message other than the background's was last handled
         self.heap: list[tuple[int, int, Event]] = []
         self.sequence = 0
+        self.ahead = 0  # events on the heap that are no pulses
         self.steps = 0
         self.digest = sha256()
         self.streams: dict[str, Random] = {}
@@ -72,18 +75,29 @@ class World:
     def at(self, when: int, action: Action) -> Event:
         """Have ``action`` called at ``when`` (ns), or now if that is past."""
         event = Event(action)
-        self.sequence += 1
-        heapq.heappush(self.heap, (max(when, self.now_ns), self.sequence, event))
+        self.push(max(when, self.now_ns), event)
         return event
+
+    def push(self, when: int, event: Event) -> None:
+        """Put an event, again or for the first time, on the heap."""
+        self.sequence += 1
+        self.ahead += not event.pulse
+        heapq.heappush(self.heap, (when, self.sequence, event))
+
+    def is_pulse(self, event: Event) -> None:
+        """An event on the heap comes round for ever: nothing waits for it."""
+        event.pulse = True
+        self.ahead -= 1
 
     def after(self, delay: int, action: Action) -> Event:
         """Have ``action`` called in ``delay`` ns."""
         return self.at(self.now_ns + delay, action)
 
     def step(self) -> bool:
-        """Make the next call. False when none is left."""
-        while self.heap:
+        """Make the next call. False when none is left but pulses."""
+        while self.ahead:
             when, _, event = heapq.heappop(self.heap)
+            self.ahead -= not event.pulse
             action = event.action
             if action is None:
                 continue

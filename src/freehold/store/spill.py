@@ -176,25 +176,29 @@ class SpillStore:
         if self._checksum and zlib.crc32(view, zlib.crc32(slot.key)) != checksum:
             raise SpillReadError(f"{slot}: the bytes on disk are not those that were written")
 
-    def read_part(self, slot: SpillSlot, start: int, view: memoryview) -> None:
-        """Read ``view.nbytes`` bytes of the object from byte ``start`` on.
+    def parts(self, slot: SpillSlot, most: int) -> Iterator[memoryview]:
+        """The object at ``slot`` in pieces of at most ``most`` bytes, each good until the next.
 
-        For sending a spilled object to another node piece by piece without taking room in the
-        arena. The header is checked, the checksum cannot be.
+        For sending a spilled object to another node without taking room in the arena. The last
+        piece comes only if all of them are what was written: whoever gets the whole object gets
+        the right one, and who does not must not use what came.
 
         Raises:
-            SpillReadError: as in `read_into`.
-            ValueError: the part is not inside the object.
+            SpillReadError: as in `read_into`, also after the first pieces.
         """
-        if start < 0 or start + view.nbytes > slot.size:
-            raise ValueError(
-                f"bytes {start} to {start + view.nbytes} are not in an object of {slot.size} bytes"
-            )
         header = bytearray(_HEADER.size + len(slot.key))
+        buffer = memoryview(bytearray(min(most, slot.size)))
         with self._opened(slot) as fd:
             _read_all(fd, slot, [memoryview(header)], slot.offset)
-            _check_header(slot, header)
-            _read_all(fd, slot, [view], slot.offset + len(header) + start)
+            checksum = _check_header(slot, header)
+            found = zlib.crc32(slot.key)
+            for start in range(0, slot.size, most):
+                part = buffer[: slot.size - start]
+                _read_all(fd, slot, [part], slot.offset + len(header) + start)
+                found = zlib.crc32(part, found) if self._checksum else checksum
+                if start + len(part) == slot.size and found != checksum:
+                    raise SpillReadError(f"{slot}: the bytes on disk are not what was written")
+                yield part
 
     def release(self, slot: SpillSlot) -> None:
         """End the object's life; the last one of a file takes the file with it.

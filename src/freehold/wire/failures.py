@@ -334,8 +334,9 @@ def load_error(data: bytes) -> BaseException:
     except (IndexError, RecursionError) as error:  # places that do not exist, a group within itself
         raise ProtocolError("an error arrived whose parts do not fit together") from error
     if record.system:
-        note = f"[raised in {_place(record.hops[0])}]"
-        cause.__dict__["__notes__"] = list(dict.fromkeys([*notes_of(cause), note]))
+        if record.hops[0].function_name:  # (not if the runtime itself made it, outside any task)
+            note = f"[raised in {_place(record.hops[0])}]"
+            cause.__dict__["__notes__"] = list(dict.fromkeys([*notes_of(cause), note]))
         return cause
     return _task_error(record, builder, cause, data)
 

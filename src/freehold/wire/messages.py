@@ -18,12 +18,36 @@ import msgspec
 
 from freehold.ids import FunctionId, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId
 from freehold.resources import Resources
+from freehold.wire.attendance import Fenced as Fenced
+from freehold.wire.attendance import Heartbeat as Heartbeat
+from freehold.wire.attendance import JobEnded as JobEnded
+from freehold.wire.attendance import JobStarted as JobStarted
+from freehold.wire.attendance import JoinCluster as JoinCluster
+from freehold.wire.attendance import Joined as Joined
+from freehold.wire.attendance import NodeChanged as NodeChanged
+from freehold.wire.attendance import NodeKnown as NodeKnown
+from freehold.wire.attendance import ProcessLost as ProcessLost
+from freehold.wire.draining import DrainNode as DrainNode
+from freehold.wire.draining import DrainProgress as DrainProgress
+from freehold.wire.draining import ObjectMoved as ObjectMoved
+from freehold.wire.draining import ObjectTaken as ObjectTaken
+from freehold.wire.draining import TakeObject as TakeObject
+from freehold.wire.estate import Bequeath as Bequeath
+from freehold.wire.estate import GiveObject as GiveObject
+from freehold.wire.estate import Inherited as Inherited
+from freehold.wire.estate import ObjectsGiven as ObjectsGiven
+from freehold.wire.estate import Retire as Retire
+from freehold.wire.estate import Vacate as Vacate
+from freehold.wire.estate import Vacated as Vacated
+from freehold.wire.inquiry import Asking as Asking
 from freehold.wire.records import FAILED as FAILED
 from freehold.wire.records import INLINE as INLINE
 from freehold.wire.records import STORED as STORED
 from freehold.wire.records import Address as Address
 from freehold.wire.records import Argument as Argument
+from freehold.wire.records import Claim as Claim
 from freehold.wire.records import Death as Death
+from freehold.wire.records import Link as Link
 from freehold.wire.records import NodeInfo as NodeInfo
 from freehold.wire.records import Record as Record
 from freehold.wire.records import Reference as Reference
@@ -64,13 +88,18 @@ class PushTask(Record, tag=2):
     deps: list[Argument] = []
     borrowed: list[Reference] = []
     retry_exceptions: bytes = b""
+    max_calls: int = 0  #: tasks of this function after which the worker exits; 0: it stays
+    line: tuple[Link, ...] = ()  #: that of the run in which it was submitted
+    claims: list[Claim] = []  #: what this run shall bring back; see ``core.rebirth``
 
 
 class TaskDone(Record, tag=3):
     """Worker to owner: the results. ``micros`` is the time in user code, for the depth of the
     pipeline.
 
-    ``retry`` says that the exception is one the user asked to retry.
+    ``retry`` says that the exception is one the user asked to retry; ``children`` that the worker
+    owns things made in this run (ChildrenGone will follow); ``unclaimed`` which of the objects
+    claimed from this run it did not make.
     """
 
     task: TaskId
@@ -78,21 +107,25 @@ class TaskDone(Record, tag=3):
     results: list[Value]
     micros: int = 0
     retry: bool = False
+    children: bool = False
+    unclaimed: list[ObjectId] = []
+
+
+class Missing(Record):
+    """An argument that none of the nodes in ``tried`` has."""
+
+    object: ObjectId
+    tried: list[NodeId]
 
 
 class TaskReturned(Record, tag=4):
-    """Worker to owner: not begun, and will not be here (busy for long): place it elsewhere."""
+    """Worker to owner: not begun, and will not be here: place it elsewhere. Either the worker is
+    busy for long, or it could not get the arguments named in ``missing``.
+    """
 
     task: TaskId
     attempt: int
-
-
-class TaskWaits(Record, tag=5):
-    """Worker to owner: the task runs and has been waiting for a while; for explanations."""
-
-    task: TaskId
-    attempt: int
-    reason: str
+    missing: list[Missing] = []
 
 
 class CancelTask(Record, tag=6):
@@ -101,6 +134,19 @@ class CancelTask(Record, tag=6):
     task: TaskId
     force: bool
     recursive: bool
+
+
+class ChildrenGone(Record, tag=7):
+    """Worker to owner: nothing is left of what a run of this task has made here."""
+
+    task: TaskId
+
+
+class ClaimFrom(Record, tag=8):
+    """Owner to worker: a claim on what its run of ``task`` has made or will make."""
+
+    task: TaskId
+    claim: Claim
 
 
 # --------------------------------------------------------------------------- owner <-> borrower
@@ -163,6 +209,35 @@ class Gone(Record, tag=15):
     process: ProcessId
 
 
+class ClaimObject(Record, tag=9):
+    """Holder to submitter: an owner has died; run ``claim.path[0]`` again, which you submitted."""
+
+    claim: Claim
+
+
+class Claimed(Record, tag=16):
+    """Submitter to holder: your claim lies with this process now. If that dies, claim again."""
+
+    object: ObjectId
+    at: Address
+
+
+class Reborn(Record, tag=19):
+    """New owner to holder: the object has been made again, under this reference; you are counted
+    for it once.
+    """
+
+    object: ObjectId
+    ref: Reference
+
+
+class Unclaimed(Record, tag=27):
+    """Submitter to holder: the object cannot be brought back, and why."""
+
+    object: ObjectId
+    reason: str
+
+
 # --------------------------------------------------------------------------- owner <-> node: leas
 
 
@@ -220,7 +295,7 @@ class LeaseEnded(Record, tag=26):
     death: Death
 
 
-class StillQueued(Record, tag=27):
+class StillQueued(Record, tag=28):
     """Node to owner, once a request has waited a while: why it waits."""
 
     lease: LeaseId
@@ -243,6 +318,7 @@ class Register(Record, tag=30):
     log_to_driver: bool = True
     python_path: list[str] = []
     cwd: str = ""
+    explain_after: float | None = None  #: seconds that a get waits before it says for what
 
 
 class Registered(Record, tag=31):
@@ -252,6 +328,7 @@ class Registered(Record, tag=31):
     head: Address
     arena_bytes: int
     resources: Resources
+    dead_after: float = 10.0  #: seconds of silence after which the head declares a node dead
 
 
 class AssignJob(Record, tag=32):
@@ -264,6 +341,7 @@ class AssignJob(Record, tag=32):
     python_path: list[str]
     cwd: str
     resources: Resources = {}
+    explain_after: float | None = None
 
 
 class CreateObject(Record, tag=33):
@@ -347,11 +425,16 @@ class KeepObject(Record, tag=49):
 
 
 class ObjectAt(Record, tag=43):
-    """Node to owner: a copy came to be here, or is gone from here."""
+    """Node to owner: a copy came to be here, or is gone from here.
+
+    ``remains``: it is what a process has left that has just died. Unless its task could still
+    report it, nobody knows of it.
+    """
 
     object: ObjectId
     node: Address
     present: bool
+    remains: bool = False
 
 
 class Blocked(Record, tag=44):
@@ -381,50 +464,6 @@ class Stop(Record, tag=48):
 
 
 # --------------------------------------------------------------------------- node <-> head
-
-
-class JoinCluster(Record, tag=60):
-    """Node to head: take me in."""
-
-    info: NodeInfo
-
-
-class Joined(Record, tag=61):
-    """Head to node: you are in; these are the others."""
-
-    nodes: list[NodeInfo]
-
-
-class NodeChanged(Record, tag=62):
-    """Node to head, and head to every other node: what is free there now; or, not alive, that it
-    is gone.
-    """
-
-    info: NodeInfo
-
-
-class JobStarted(Record, tag=63):
-    """Node to head to every node: a driver is up; this is where its tasks import from."""
-
-    job: JobId
-    driver: Address
-    pid: int
-    python_path: list[str]
-    cwd: str
-    log_to_driver: bool
-    entrypoint: str = ""
-
-
-class JobEnded(Record, tag=64):
-    """Node to head to every node: the driver is gone; its workers, leases and objects go too."""
-
-    job: JobId
-
-
-class ProcessLost(Record, tag=65):
-    """Node to head to every node: a worker is gone; what it owned is of no use to anyone."""
-
-    process: ProcessId
 
 
 class Describe(Record, tag=66):
@@ -460,8 +499,13 @@ Message: TypeAlias = (
     | PushTask
     | TaskDone
     | TaskReturned
-    | TaskWaits
     | CancelTask
+    | ChildrenGone
+    | ClaimFrom
+    | ClaimObject
+    | Claimed
+    | Reborn
+    | Unclaimed
     | Locate
     | Located
     | Release
@@ -501,6 +545,9 @@ Message: TypeAlias = (
     | JoinCluster
     | Joined
     | NodeChanged
+    | Heartbeat
+    | Fenced
+    | NodeKnown
     | JobStarted
     | JobEnded
     | ProcessLost
@@ -508,6 +555,19 @@ Message: TypeAlias = (
     | Description
     | DescribeNode
     | NodeDescription
+    | GiveObject
+    | ObjectsGiven
+    | Bequeath
+    | Inherited
+    | Vacate
+    | Vacated
+    | Retire
+    | Asking
+    | DrainNode
+    | DrainProgress
+    | TakeObject
+    | ObjectTaken
+    | ObjectMoved
 )
 
 

@@ -6,9 +6,11 @@ reads it can call.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from freehold.ids import NodeId, ObjectId, ProcessId
+from freehold.ids import NodeId, ObjectId, ProcessId, TaskId
 from freehold.resources import Resources
 
 
@@ -28,12 +30,50 @@ class Address(msgspec.Struct, array_like=True, gc=False, frozen=True):
         """Whether this is a node daemon, whose process id is its node's."""
         return bytes(self.process) == bytes(self.node)
 
+    def is_visitor(self) -> bool:
+        """Whether it only came to ask: it has no place at which it could be called, and its end
+        is nobody's death.
+        """
+        return not self.host
+
+
+class Link(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A task and the process that submitted it, and so can run it again."""
+
+    task: TaskId
+    submitter: Address
+
 
 class Reference(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """A name of a value: its object and the address of the owner."""
+    """A name of a value: its object and the address of the owner.
+
+    ``line``: the task in whose run the owner made the object, the task in whose run that one was
+    submitted, and so on, at most ``LONGEST_LINE`` of them; empty for what a driver owns. If the
+    owner dies, the value comes back through these.
+    """
 
     object: ObjectId
     owner: Address
+    line: tuple[Link, ...] = ()
+
+
+#: Ancestors that a reference names. Each is 45 bytes on the wire; deeper nesting is rare, and a
+#: value is lost only if all of these have died within the moment that recovery takes.
+LONGEST_LINE: Final = 8
+
+
+class Claim(Record):
+    """A holder's wish to have an object back whose owner, ``dead``, has died.
+
+    ``path``: tasks that must run for it, outermost first: the first was submitted by the process
+    that the claim is sent to, each further one in a run of the one before, and in the run of the
+    last the object is made.
+    """
+
+    object: ObjectId
+    holder: Address
+    dead: ProcessId
+    path: list[TaskId] = []
 
 
 INLINE, STORED, FAILED = 0, 1, 2
@@ -62,7 +102,7 @@ class Argument(Record):
 
 
 class Death(Record):
-    """How a worker ended, as seen by its node."""
+    """How a worker ended, as seen by its node, and when by the clock on its wall."""
 
     pid: int
     node: NodeId
@@ -70,6 +110,7 @@ class Death(Record):
     signal: int | None = None
     detail: str = ""
     stderr_tail: list[str] = []
+    when: str = ""
 
 
 class NodeInfo(Record):
@@ -88,3 +129,4 @@ class NodeInfo(Record):
     workers: int = 0
     alive: bool = True
     reason: str = ""
+    draining: bool = False  #: takes no more tasks; not alive as well: was drained and has left

@@ -1,0 +1,87 @@
+"""What nodes and the head say to each other: who is there, which jobs run, what has ended.
+
+A node's first message on every stream to the head is JoinCluster; Joined or Fenced is the answer.
+Everything else is news, in both directions: facts, which do no harm when they come twice or late,
+and which the other side is told again when a stream begins anew. Silence of a node means its death
+(``core.membership``), silence of the head means nothing (``core.attendance``).
+"""
+
+from __future__ import annotations
+
+from freehold.ids import JobId, ProcessId
+from freehold.wire.records import Address, NodeInfo, Record
+
+
+class JoinCluster(Record, tag=60):
+    """Node to head, at first and after every end of the stream between them: take me in. With all
+    that the head may have missed: the jobs of my drivers, processes that have ended (here or, as I
+    was told, elsewhere), nodes that I was told are gone.
+    """
+
+    info: NodeInfo
+    jobs: list[JobStarted] = []
+    ended: list[ProcessId] = []
+    gone: list[NodeInfo] = []
+
+
+class Joined(Record, tag=61):
+    """Head to node: you are in. These are the others, those that are gone, all jobs, and the
+    processes that have ended; nothing heard of you for ``dead_after`` seconds means your death.
+    """
+
+    nodes: list[NodeInfo]
+    gone: list[NodeInfo] = []
+    jobs: list[JobStarted] = []
+    ended: list[ProcessId] = []
+    dead_after: float = 10.0
+
+
+class Heartbeat(Record, tag=70):
+    """Node to head, every tenth of the head's patience: I am here."""
+
+
+class Fenced(Record, tag=71):
+    """Head to node: you were declared dead, and why; what you say is void. Node to its drivers, as
+    it ends: the same.
+    """
+
+    reason: str
+
+
+class NodeChanged(Record, tag=62):
+    """Node to head, and head to every other node: what is free there now; or, not alive, that it
+    is gone.
+    """
+
+    info: NodeInfo
+
+
+class NodeKnown(Record, tag=72):
+    """Node to head: you did not name this one, which I was told of: you may have forgotten it."""
+
+    info: NodeInfo
+
+
+class JobStarted(Record, tag=63):
+    """Node to head to every node: a driver is up; this is where its tasks import from."""
+
+    job: JobId
+    driver: Address
+    pid: int
+    python_path: list[str]
+    cwd: str
+    log_to_driver: bool
+    entrypoint: str = ""
+    explain_after: float | None = None
+
+
+class JobEnded(Record, tag=64):
+    """Node to head to every node: the driver is gone; its workers, leases and objects go too."""
+
+    job: JobId
+
+
+class ProcessLost(Record, tag=65):
+    """Node to head to every node: a worker is gone; what it owned is of no use to anyone."""
+
+    process: ProcessId
