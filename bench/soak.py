@@ -13,10 +13,10 @@ memory and come and go with values) and open descriptors. After a warm-up of a t
 line is fitted by the median of all slopes between two samples (Theil-Sen), which a burst cannot
 move. It must be flat:
 
-* memory within 300 KiB a minute. The long program runs about 150 tasks a second: a forgotten entry
-  of a task (500 bytes) for each would be 4,500 KiB a minute, one for each tenth task 450. What
-  grows by design is far below: 100 bytes for each process that has ever died (``Ownership.lost``),
-  some 5 KiB a minute here. The samples of a Python process scatter by 500 KiB.
+* memory within 300 KiB a minute. The long program runs about 1,000 tasks a second on two cores: an
+  entry (500 bytes) forgotten for each hundredth task would be 300 KiB a minute. What grows by
+  design is far below: 100 bytes for each process that has ever died (``Ownership.lost``), some
+  10 KiB a minute here. The samples of a Python process scatter by 500 KiB.
 * descriptors within 0.5 a minute: a worker dies every 3 s, so that one forgotten for each death
   would be 20 a minute.
 """

@@ -63,14 +63,15 @@ Op = tuple[Any, ...]
 class Program:
     """What is explored. ``main``: the driver's script, its functions' in ``functions``; the
     parameters of one are a, b, ... ``places``: by function, who runs it, the first that lives.
-    ``mortal``: who may crash, ``crashes`` of them at most.
+    ``mortal``: who crashes, in this order, each once or not at all; "VW|WV" for either order.
+    ``since``: not before the driver's script is there.
     """
 
     main: list[Op]
     functions: dict[str, list[Op]]
     places: dict[str, str]
-    mortal: str = ""
-    crashes: int = 1
+    mortal: str
+    since: int = 0
     retries: int = 3
     drops: bool = False
     comes_back: bool = True
@@ -372,7 +373,7 @@ class Model:
         self.values: dict[bytes, bytes] = {}  # what each name stands for
         self.processes = {name: Process(self, name) for name in program.names()}
         self.by_address = {p.address: p for p in self.processes.values()}
-        self.crashes = program.crashes
+        self.crashed = ""
         self.told: list[str] = []
         self.problem = ""
         self.processes["S"].script = Script(program.main, Names(b"S" * 8), None)
@@ -389,10 +390,18 @@ class Model:
                 found.append(("go", name))
             if self.program.drops:
                 found += [("let_go", name, variable) for variable in one.globals]
-        if found and self.crashes:
-            alive = [name for name in self.program.mortal if not self.processes[name].crashed]
-            found += [("crash", name) for name in alive]
+        if found:
+            found += [("crash", name) for name in self.doomed()]
         return found
+
+    def doomed(self) -> list[str]:
+        """Who may crash next."""
+        script = self.processes["S"].script
+        if script is not None and script.at < self.program.since:
+            return []
+        so_far = len(self.crashed)
+        orders = [each for each in self.program.mortal.split("|") if each.startswith(self.crashed)]
+        return sorted({order[so_far] for order in orders if len(order) > so_far})
 
     def matters(self, link: tuple[Address, Address]) -> bool:
         """Whether the head of a link need be delivered now. A process without any part learns of a
@@ -437,7 +446,7 @@ class Model:
         one.role.ownership.drop_handle(one.globals.pop(variable).object)
 
     def crash(self, name: str) -> None:
-        self.crashes -= 1
+        self.crashed += name
         gone = self.processes[name]
         gone.crashed = True
         for link in [link for link in self.links if link[1] == gone.address]:
@@ -516,7 +525,7 @@ class Model:
                 for (source, target), queue in self.links.items()
             )
         )
-        return tuple(map(canonical_process, self.processes.values())), links, self.crashes
+        return tuple(map(canonical_process, self.processes.values())), links, self.crashed
 
 
 def canonical_process(one: Process) -> Hashable:

@@ -63,6 +63,13 @@ def the_head(home: Path) -> int:
     return pid
 
 
+def kill_all(home: Path) -> None:
+    """What a power failure does to a machine. Nodes first: one would start its head again."""
+    for pid in named(home, "freehold-node") + named(home, "freehold-head"):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(named(home, f"freehold-{name}") for name in ("node", "head", "zygote")))
+
+
 def alive() -> set[str]:
     return {node["NodeID"] for node in fh.nodes() if node["Alive"]}
 
@@ -231,13 +238,12 @@ def test_a_whole_machine_comes_back_by_hand(home: Path, tmp_path: Path) -> None:
         fh.init(address=address)
         ref = where.remote(4.0)
         os.environ["FREEHOLD_HOME"] = str(home)
-        victims = named(home, "freehold-node") + named(home, "freehold-head")
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
-        until(lambda: not named(home, "freehold-head") and not named(home, "freehold-zygote"))
-        started = freehold("start", "--head", "--session", session, "--num-cpus", 1)
+        kill_all(home)
+        again = ("start", "--head", "--session", session, "--num-cpus", 1, "--dead-after", 2)
+        started = freehold(*again)
         assert f"Started a cluster at {address}:" in started
         until(lambda: f"Cluster at {address}: 2 nodes, 1 job" in freehold("status"))
+        assert "did not come back to the head for 2 s" in freehold("status")
         assert fh.get(ref, timeout=20)
         fh.shutdown()
     finally:
@@ -253,9 +259,7 @@ def test_a_dead_session_is_kept_and_cleared_away(home: Path) -> None:
     away. Method: kill all of a cluster; start another; stop."""
     freehold("start", "--head", "--num-cpus", 1)
     session = next(home.glob("s-*"))
-    for pid in named(home, "freehold-node") + named(home, "freehold-head"):
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: not named(home, "freehold-zygote"))
+    kill_all(home)
     assert f"--session {session}" in freehold("start", "--head", "--num-cpus", 1)
     stopped = freehold("stop")
     assert f"Cleared away: {session}" in stopped
@@ -279,9 +283,7 @@ def test_sessions_that_cannot_be_brought_back(home: Path) -> None:
     assert "goes alone" in failed("--head", "--session", session, "--port", 7)
     assert "--port is the head's" in failed("--address", "127.0.0.1:1", "--session", session)
     port = int(freehold("status").split()[2].rstrip(":").rpartition(":")[2])
-    for pid in named(home, "freehold-node") + named(home, "freehold-head"):
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: not named(home, "freehold-zygote"))
+    kill_all(home)
     taken = socket.create_server(("127.0.0.1", port))
     try:
         assert "cannot listen" in failed("--head", "--session", session, "--num-cpus", 1)

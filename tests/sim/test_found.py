@@ -126,6 +126,56 @@ LAST_SEAL = Case(
     faults=(),
 )
 
+CLAIM_IN_CIRCLES = Case(
+    seed=41539,
+    profile="crash",
+    nodes=(NodeSpec(1, LARGE),),
+    programs=(
+        program(
+            [call(21, 3), call(23, 3, ["v21"])],
+            NOTHING,
+            NOTHING,
+            ([call(4, 5), Exit(11, 2)], ["v4"]),
+            NOTHING,
+            NOTHING,
+        ),
+    ),
+    homes=(0,),
+    faults=(),
+)
+FREED_WHEN_REBORN = Case(
+    seed=43162,
+    profile="handoff",
+    nodes=(NodeSpec(1, LARGE),),
+    programs=(
+        program(
+            [call(29, 2, sizes=(2000,)), call(34, 4), Get(35, ("v34",), None, True)],
+            NOTHING,
+            ([call(16, 4), Get(17, ("v16",))], ["v16.0"]),
+            NOTHING,
+            ([call(4, 5, sizes=(10, 10))], ["v4_1"]),
+            NOTHING,
+        ),
+    ),
+    homes=(0,),
+    faults=(Fault(0.035, "kill worker", 0.8),),
+    start_millis=50.0,
+)
+REMAINS = Case(
+    seed=21,
+    profile="crash",
+    nodes=(NodeSpec(1, LARGE),),
+    programs=(
+        EMPTY,
+        program([Call(21, "v21", 2, (), (), (5000, 10, 1001), 1, 0)], NOTHING, NOTHING),
+    ),
+    homes=(0, 0),
+    faults=(Fault(0.03303, "kill writer", 0.843),),
+    style="wild",
+    tail=0.1,
+    start_millis=50.0,
+)
+
 FOUND = {
     "a worker that leased itself freed its reference under way": SELF_LEASE,
     "a stored result with references inside leaked when nobody wanted it": UNWANTED_RESULT,
@@ -135,6 +185,9 @@ FOUND = {
     "a task given back went straight back, for ever": PING_PONG,
     "a request that came after its owner's death was granted for ever": LATE_REQUEST,
     "a dead worker's last seal came after its death report": LAST_SEAL,
+    "a claim went back and forth between a submitter and the dead": CLAIM_IN_CIRCLES,
+    "what was reborn was freed before its maker had it in hand": FREED_WHEN_REBORN,
+    "what a dead attempt had stored stayed in the store": REMAINS,
 }
 
 

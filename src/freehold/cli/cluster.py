@@ -136,16 +136,7 @@ def start(
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     folders = [_folder(name) for name in spill]
-    token = _given_token(token_file)
-    listen = _own_address(host or LOOPBACK)
-    _home()
-    if session is not None:
-        join = _dead_session(Path(session))
-        listen = join.head.host
-    elif address is None:
-        join = _new_cluster(listen, port or 0, token)
-    else:
-        join = _running_cluster(_head_at(address), token, host)
+    join, listen = _where(address, host, port, session, _given_token(token_file))
     settings = noded.Settings(
         session=str(join.session),
         node=launch.new_node_id(),
@@ -189,6 +180,24 @@ def _check_mixture(
         )
     if session is not None and (host, port, token_file) != (None, None, None):
         raise click.UsageError("--session says where the head was, and its token: it goes alone")
+
+
+def _where(
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    session: str | None,
+    token: bytes | None,
+) -> tuple[Join, str]:
+    """What the new node joins, and the address that it listens on."""
+    listen = _own_address(host or LOOPBACK)
+    _home()
+    if session is not None:
+        join = _dead_session(Path(session))
+        return join, join.head.host
+    if address is None:
+        return _new_cluster(listen, port or 0, token), listen
+    return _running_cluster(_head_at(address), token, host), listen
 
 
 def _home() -> None:

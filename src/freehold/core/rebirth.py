@@ -19,8 +19,9 @@ Three parts, and any process may play each:
   kept until the run submits the task that comes next, and then the runner is a submitter.
 
 ``Claimed`` tells the holder with each step where its claim lies, so that it can claim again when
-that process dies too. A run that ends without having made what was claimed from it has taken
-another path than the first: the holder is told so by name, and never given something else.
+that process dies too, or the one that said so: a run is dropped when its submitter dies. A run that
+ends without having made what was claimed from it has taken another path than the first: the holder
+is told so by name, and never given something else.
 
 Races considered: a claim that comes when the run has dropped the object already (the runner sends
 it back, naming itself as the dead owner: one more run, and each counts as a retry); an owner that
@@ -71,6 +72,7 @@ class Rebirth:
         self.submission = submission
         self.lineage = lineage
         self.orphans: dict[ObjectId, Entry] = {}
+        self.sponsors: dict[ObjectId, ProcessId] = {}  # who would tell us that it cannot be
         self.origins: dict[TaskId, Origin] = {}
         self.owner_died: Callable[[Entry, str], bytes]  # the role's: the shipped form of the error
         self.stop_fetching: Callable[[Entry], None]  # the role's: what is under way is of no use
@@ -97,6 +99,7 @@ class Rebirth:
                 claim = Claim(entry.object, self.world.address, entry.owner.process, path)
                 entry.asked = link.submitter.process
                 self.orphans[entry.object] = entry
+                self.sponsors[entry.object] = entry.asked
                 if entry.asked == self.world.address.process:
                     self.on_claim(claim)
                 else:
@@ -111,15 +114,21 @@ class Rebirth:
     def give_up(self, entry: Entry, why: str) -> None:
         """It will not come back. (What we know of it already stays good.)"""
         entry.asked = NOBODY
-        self.orphans.pop(entry.object, None)
+        self.settled(entry.object)
         if entry.value is None:
             self.ownership.resolve(entry, Value(FAILED, self.owner_died(entry, why)))
 
-    def on_claimed(self, message: Claimed) -> None:
-        """Our claim has moved on."""
+    def settled(self, object_id: ObjectId) -> Entry | None:
+        """Our claim has been answered. Returns whose it was, if there still was one."""
+        self.sponsors.pop(object_id, None)
+        return self.orphans.pop(object_id, None)
+
+    def on_claimed(self, message: Claimed, sponsor: ProcessId) -> None:
+        """Our claim has moved on. The run that answers it ends with its submitter, the sponsor."""
         entry = self.orphans.get(message.object)
         if entry is not None and entry.asked is not None:
             entry.asked = message.at.process
+            self.sponsors[message.object] = sponsor
             if entry.asked in self.ownership.lost:
                 self.claim(entry)
 
@@ -138,7 +147,7 @@ class Rebirth:
 
     def found(self, object_id: ObjectId, new: Entry) -> None:
         """An orphan of ours is the same as ``new`` from now on."""
-        self.orphans.pop(object_id, None)
+        self.settled(object_id)
         old = self.ownership.entries.get(object_id)
         if old is not None and old is not new and old.object == object_id:
             self.ownership.merge(old, new)
@@ -146,7 +155,7 @@ class Rebirth:
 
     def on_unclaimed(self, message: Unclaimed) -> None:
         """It cannot be brought back."""
-        entry = self.orphans.pop(message.object, None)
+        entry = self.settled(message.object)
         if entry is not None and entry.asked is not None:
             self.give_up(entry, message.reason)
 
@@ -154,8 +163,8 @@ class Rebirth:
         """Claims of ours that lay there are made anew; claims on us from there are void."""
         for object_id, entry in list(self.orphans.items()):
             if self.ownership.entries.get(object_id) is not entry:
-                del self.orphans[object_id]
-            elif entry.asked == process:
+                self.settled(object_id)
+            elif process in (entry.asked, self.sponsors[object_id]):
                 self.claim(entry)
         for origin in self.origins.values():
             for name, claims in list(origin.claims.items()):
@@ -233,7 +242,7 @@ class Rebirth:
             if claim.holder.process not in self.ownership.lost:
                 self.world.send(claim.holder, message)
         elif isinstance(message, Claimed):
-            self.on_claimed(message)
+            self.on_claimed(message, self.world.address.process)
         elif isinstance(message, Unclaimed):
             self.on_unclaimed(message)
 

@@ -145,7 +145,7 @@ class Owner:
                 message, peer.process
             ),
             ClaimObject: lambda message, peer: self.rebirth.on_claim(message.claim),
-            Claimed: lambda message, peer: self.rebirth.on_claimed(message),
+            Claimed: lambda message, peer: self.rebirth.on_claimed(message, peer.process),
             Reborn: lambda message, peer: self.rebirth.on_reborn(message),
             Bequeath: self.estate.on_bequeath,
             Unclaimed: lambda message, peer: self.rebirth.on_unclaimed(message),
@@ -379,8 +379,12 @@ class Owner:
             if self.ownership.entries.get(entry.object) is entry:  # (one may have held another)
                 self.rebirth.orphaned(entry)
         self.rebirth.peer_lost(peer.process)
-        for object_id in self.fetching.awaited_from(peer.process):  # arguments: they have no entry
-            self.fetching.withdraw(object_id)
+        for object_id in self.fetching.awaited_from(peer.process):
+            moved = self.ownership.entries.get(object_id)
+            if moved is not None:  # it has another owner by now, perhaps ourselves
+                self.wait_anew(moved, object_id)
+            else:  # an argument: these have no entry
+                self.fetching.withdraw(object_id)
 
     def on_explain(self, message: Explain, peer: Address) -> None:
         """Someone asks what we know of an object, a task or a lease."""
@@ -405,9 +409,9 @@ class Owner:
         else:
             self.wait_anew(entry)
 
-    def wait_anew(self, entry: Entry) -> None:
+    def wait_anew(self, entry: Entry, fetched_as: ObjectId | None = None) -> None:
         """What is under way will not come: who waits for it here waits for what is made anew."""
-        for fetcher in self.fetching.withdraw(entry.object):
+        for fetcher in self.fetching.withdraw(fetched_as or entry.object):
             assert isinstance(fetcher, Get | Wait)
             if entry.value is None:
                 self.ownership.wait_for(entry, fetcher)

@@ -8,6 +8,7 @@ from one arena and received straight into the other. To disk: batches are writte
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import socket
@@ -48,7 +49,8 @@ class ByteMover:
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="freehold-disk")
         self.reads = ThreadPoolExecutor(1, thread_name_prefix="freehold-read")
         self.links: dict[NodeId, queue.SimpleQueue[socket.socket]] = {}
-        self.serving: set[socket.socket] = set()
+        self.serving: dict[socket.socket, NodeId] = {}
+        self.asking: dict[socket.socket, NodeId] = {}
 
     @property
     def spill_store(self) -> SpillStore:
@@ -115,46 +117,77 @@ class ByteMover:
         a new one.
         """
         links = self.links.setdefault(source.node, queue.SimpleQueue())
-        try:
-            link, fresh = links.get_nowait(), False
-        except queue.Empty:
-            link, fresh = self.dial(source), True
-        try:
-            self.request(link, object_id, target)
-        except OSError:
-            link.close()
-            if fresh:
-                raise
+        link = None
+        with contextlib.suppress(queue.Empty, OSError):
+            used = links.get_nowait()
+            self.request(used, object_id, target)
+            link = used
+        if link is None:
             link = self.dial(source)
             self.request(link, object_id, target)
         links.put(link)
+        if source.node in self.transport.fenced:  # since we began
+            self.hang_up(source.node, links)
 
     def dial(self, source: Address) -> socket.socket:
         """A bulk connection to a node."""
+        if source.node in self.transport.fenced:
+            raise ConnectionRefusedError("was declared dead")
         link = socket.create_connection((source.host, source.port), timeout=TIMEOUT)
-        tune(link)
-        hello = Hello(self.transport.address, ProcessId(source.process), BULK)
-        greet_blocking(link, ClientSide(self.transport.token, os.urandom(NONCE), hello), TIMEOUT)
-        link.settimeout(TIMEOUT)
+        self.asking[link] = source.node
+        try:
+            tune(link)
+            hello = Hello(self.transport.address, ProcessId(source.process), BULK)
+            greeting = ClientSide(self.transport.token, os.urandom(NONCE), hello)
+            greet_blocking(link, greeting, TIMEOUT)
+            link.settimeout(TIMEOUT)
+        except BaseException:
+            self.drop(link)
+            raise
         return link
 
+    def drop(self, link: socket.socket) -> None:
+        """A connection of ours to a node is of no use any more."""
+        self.asking.pop(link, None)
+        link.close()
+
+    def hang_up(self, node: NodeId, links: queue.SimpleQueue[socket.socket] | None) -> None:
+        """Close the idle connections to a dead node: nobody will ask for one again."""
+        self.links.pop(node, None)
+        while links is not None:
+            try:
+                self.drop(links.get_nowait())
+            except queue.Empty:
+                return
+
+    def fence(self, node: NodeId) -> None:
+        """A node was declared dead: whoever waits for its bytes looks elsewhere at once."""
+        self.hang_up(node, self.links.get(node))
+        for link, other in [*self.asking.items(), *self.serving.items()]:
+            if other == node:
+                with_shutdown(link)
+
     def request(self, link: socket.socket, object_id: ObjectId, target: memoryview) -> None:
-        """Ask for an object and receive it into ``target``. Raises OSError."""
-        link.sendall(object_id)
-        answer = bytearray(ANSWER.size)
-        receive_exactly(link, memoryview(answer))
-        there, size = ANSWER.unpack(answer)
-        if not there:
-            raise FileNotFoundError("does not have it any more")
-        if size != len(target):
-            raise ConnectionError(f"has {size} bytes of it, {len(target)} were expected")
-        receive_exactly(link, target)
+        """Ask for an object and receive it into ``target``. Raises OSError, and hangs up then."""
+        try:
+            link.sendall(object_id)
+            answer = bytearray(ANSWER.size)
+            receive_exactly(link, memoryview(answer))
+            there, size = ANSWER.unpack(answer)
+            if not there:
+                raise FileNotFoundError("does not have it any more")
+            if size != len(target):
+                raise ConnectionError(f"has {size} bytes of it, {len(target)} were expected")
+            receive_exactly(link, target)
+        except OSError:
+            self.drop(link)
+            raise
 
     # ------------------------------------------------------------------ serve
 
     def serve(self, link: socket.socket, hello: Hello) -> None:
         """Serve another node's pulls on a connection, in a thread of its own."""
-        self.serving.add(link)
+        self.serving[link] = hello.caller.node
         threading.Thread(
             target=self.serve_link, args=(link, hello.caller.process), daemon=True
         ).start()
@@ -171,7 +204,7 @@ class ByteMover:
         except OSError:
             pass
         finally:
-            self.serving.discard(link)
+            self.serving.pop(link, None)
             link.close()
 
     def answer(self, link: socket.socket, object_id: ObjectId, client: ProcessId) -> None:

@@ -203,6 +203,7 @@ class NodeDaemon:
         self.transport.on_message = self.on_message
         self.transport.on_lost = self.on_lost
         self.transport.on_stranger = self.on_stranger
+        self.transport.on_fenced = self.mover.fence
         self.transport.listen_unix()
         self.transport.listen(listener)
         self.transport.watch(zygote_link.fileno(), self.on_zygote)

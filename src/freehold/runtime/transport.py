@@ -218,6 +218,7 @@ class Transport:
         self.on_stranger: Callable[[socket.socket, Hello], None] | None = (
             None  # not for messages to us
         )
+        self.on_fenced: Callable[[NodeId], None] = lambda node: None  # for other connections
         self.on_turn: Callable[[], None] = lambda: None  # once a turn, before messages are sent
 
     # ------------------------------------------------------------------ World
@@ -243,6 +244,7 @@ class Transport:
                 if connection.peer is not None and connection.peer.node == node:
                     self.hang_up(connection)
                     self.call_soon(partial(self.forget, connection))
+        self.on_fenced(node)
 
     def call_at(self, when: float, action: Callable[[], None]) -> Timed:
         """Have ``action`` called under the lock at ``when``. Whoever polls next sees to it."""

@@ -491,7 +491,8 @@ def one_too_few(true: Method) -> Method:
 
 def room_is_lost(true: Method) -> Method:
     def leave_arena(self: Spilling, stored: Any) -> None:
-        free, self.room.free = self.room.free, ignored(self.room.free)  # type: ignore[method-assign]
+        free = self.room.free
+        self.room.free = ignored(free)  # type: ignore[method-assign]
         true(self, stored)
         self.room.free = free  # type: ignore[method-assign]
 

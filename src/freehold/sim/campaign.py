@@ -41,7 +41,6 @@ class Tally:
     marks: Counter[str] = field(default_factory=Counter)
     reached: Counter[str] = field(default_factory=Counter)  # seeds that came to each mark
     outcomes: Counter[str] = field(default_factory=Counter)
-    known: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[int, str, str]] = field(default_factory=list)
     digests: dict[Seed, str] = field(default_factory=dict)
     longest: dict[str, tuple[float, int]] = field(default_factory=dict)  # after healing, and seed
@@ -57,9 +56,7 @@ class Tally:
         self.marks.update(outcome.marks)
         self.reached.update(outcome.marks.keys())
         self.outcomes.update(outcome.outcomes)
-        if outcome.known:
-            self.known[outcome.known] += 1
-        elif outcome.promise:
+        if outcome.promise:
             self.failed.append((case.seed, case.profile, outcome.promise))
         if case.seed % REPEATED == 0:
             self.digests[case.seed, case.profile] = outcome.digest
@@ -91,7 +88,6 @@ class Tally:
             "happened: " + table(self.marks),
             "gets ended with: " + table(self.outcomes),
             "longest from healing to the end, or to rest: " + longest,
-            "known limits met: " + (table(self.known) or "none"),
             f"places reached: {due - len(missing)} of the {due} due after so many seeds"
             + (f"; never: {', '.join(missing)}" if missing else ""),
             f"run again in a fresh interpreter: {len(self.differ)} mismatches of {self.repeated}",

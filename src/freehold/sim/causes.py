@@ -34,6 +34,7 @@ PARTING: Final = frozenset(
         "long stop",
         "kill worker",
         "kill giver",
+        "kill writer",
         "kill node",
         "kill home",
         "cut node",

@@ -25,7 +25,6 @@ from freehold.wire.messages import (
     Joined,
     Message,
     NodeChanged,
-    Provide,
     PushTask,
     Reference,
     TaskDone,
@@ -54,19 +53,19 @@ class Watch:
         self.outcomes: Counter[str] = Counter()
         self.buried: dict[ProcessId, set[NodeId]] = {}  # whom each process knows to be dead
         self.stale: list[tuple[Process, Task]] = []
-        self.deadly_gifts = 0  # workers that die just after they have handed a reference on
+        self.deadly: Counter[type[Message]] = Counter()  # what workers die of just after it is sent
 
     # ------------------------------------------------------------------ messages
 
     def on_send(self, process: Process, to: Address, message: Message) -> None:
         """A message was queued."""
         kind = type(message)
-        if kind is Provide and self.deadly_gifts and process.kind == "worker":
-            self.deadly_gifts -= 1
-            self.world.mark("a giver dies")
+        if self.deadly[kind] and process.kind == "worker":
+            self.deadly[kind] -= 1
+            self.world.mark(f"a worker dies of {kind.__name__}")
             delay = int(MICRO * 10 ** (3 * self.world.stream("faults").random()))
-            self.world.after(delay, lambda: process.die("killed as it hands a reference on"))
-        elif kind is PushTask:
+            self.world.after(delay, lambda: process.die(f"killed after {kind.__name__}"))
+        if kind is PushTask:
             self.check_push(process, to, message)  # type: ignore[arg-type]
         elif kind is TaskDone or kind is TaskReturned:
             assert isinstance(message, TaskDone | TaskReturned)

@@ -31,7 +31,7 @@ from freehold.sim.process import Process
 from freehold.sim.user import UserProcess, definition
 from freehold.sim.worker import DriverProcess, WorkerProcess
 from freehold.sim.world import MILLI, SECOND, Violation, World, nanoseconds
-from freehold.wire.messages import Message
+from freehold.wire.messages import Message, Provide, SealObject
 
 #: Virtual time without any message after which nothing more is to come: the longest wait in the
 #: core is 60 s (``core.objects.PATIENCE``).
@@ -52,7 +52,6 @@ class Outcome:
     seconds: float = 0.0
     ended_after: float = 0.0  # virtual seconds from healing to the end of the last main program
     rested_after: float = 0.0  # and from there, or from healing, until nothing moved any more
-    known: str = ""
     marks: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     story: list[str] = field(default_factory=list)
@@ -70,7 +69,6 @@ class Cluster:
         self.struck: set[str] = set()
         self.pull_failures = 0
         self.workers = 0
-        self.limit = ""  # a known one that this run has met: docs/simulator.md, "Not promised yet"
         self.ended_after = self.rested_after = 0
         self.functions: dict[tuple[int, int, ProcessId], Function] = {}
         programs = case.programs
@@ -198,7 +196,7 @@ class Cluster:
     def strike(self, fault: Fault) -> None:
         """Make something go wrong, if there is something that it can strike."""
         victims = self.victims(fault.kind)
-        if not victims and fault.kind not in ("fail pull", "kill giver"):
+        if not victims and fault.kind not in ("fail pull", "kill giver", "kill writer"):
             return
         victim: Any = victims[int(fault.pick * len(victims))] if victims else None
         self.struck.add(fault.kind)
@@ -211,12 +209,7 @@ class Cluster:
             case "kill worker" | "kill node" | "kill driver":
                 victim.die("killed")
             case "kill head":
-                victim.die("killed")
-                if fault.pick * 5 % 1 < 0.3:
-                    all_of_it = fault.pick * 35 % 1 < 0.4
-                    victim.journal.tear(1 << 30 if all_of_it else 1 + int(fault.pick * 15 % 1 * 3))
-                    self.world.mark("torn journal")
-                self.world.at(until, self.restart_head)
+                self.kill_head(victim, fault, until)
             case "long cut":
                 self.cut(victim, fault, until)
             case "stop head" | "stop worker" | "stop node" | "stop driver" | "long stop":
@@ -227,23 +220,16 @@ class Cluster:
                 if fault.pick * 7 % 1 < 0.7:  # the rest are cut one way only
                     self.network.hold(other, one, until)
             case "kill home":
-                if fault.pick * 11 % 1 < 0.5:  # the whole machine, else its daemon alone
-                    for driver in self.drivers:
-                        if driver.node is victim:
-                            driver.die("no power")
-                victim.die("killed")
+                self.kill_home(victim, whole=fault.pick * 11 % 1 < 0.5)
             case "kill giver":
-                self.watch.deadly_gifts += 1
+                self.watch.deadly[Provide] += 1
+            case "kill writer":
+                self.watch.deadly[SealObject] += 1
             case "cut node":
-                for other in self.live_nodes():
-                    if other is not victim:
-                        self.network.hold(victim.address.node, other.address.node, until)
-                half = nanoseconds(fault.length / 2)
-                self.world.after(half, lambda: victim.die("killed, and word of it is the first"))
+                self.cut_and_kill(victim, until, nanoseconds(fault.length / 2))
             case "slow node":
-                self.network.slow(
-                    victim.address.node, until, 10 if fault.pick * 3 % 1 < 0.5 else 60
-                )
+                factor = 10 if fault.pick * 3 % 1 < 0.5 else 60
+                self.network.slow(victim.address.node, until, factor)
             case "drain node":
                 stays = victim in self.homes() or fault.pick * 5 % 1 < 0.2
                 self.operator.drain(victim, nanoseconds(fault.length) if stays else None)
@@ -255,6 +241,31 @@ class Cluster:
                 victim.disk_unreadable_until = until
             case "fail pull":
                 self.pull_failures += 1
+
+    def kill_head(self, head: HeadProcess, fault: Fault, until: int) -> None:
+        """Kill the head, now and then with the end of its journal, or all of it."""
+        head.die("killed")
+        if fault.pick * 5 % 1 < 0.3:
+            all_of_it = fault.pick * 35 % 1 < 0.4
+            head.journal.tear(1 << 30 if all_of_it else 1 + int(fault.pick * 15 % 1 * 3))
+            self.world.mark("torn journal")
+        self.world.at(until, self.restart_head)
+
+    def kill_home(self, victim: NodeProcess, *, whole: bool) -> None:
+        """A node that drivers are connected through dies: the ``whole`` machine with them, or its
+        daemon alone, and they find out."""
+        for driver in self.drivers:
+            if whole and driver.node is victim:
+                driver.die("no power")
+        victim.die("killed")
+
+    def cut_and_kill(self, victim: NodeProcess, until: int, delay: int) -> None:
+        """A node is cut off from the other nodes and dies ``delay`` ns later: the head's word of it
+        comes before what it had sent."""
+        for other in self.live_nodes():
+            if other is not victim:
+                self.network.hold(victim.address.node, other.address.node, until)
+        self.world.after(delay, lambda: victim.die("killed"))
 
     def cut(self, victim: NodeProcess, fault: Fault, until: int) -> None:
         """Cut a node off from the head, mostly both ways, and half the time from all others."""
@@ -405,7 +416,6 @@ def run_case(case: Case, trace: bool = False) -> Outcome:
         except Violation as violation:
             outcome.promise = violation.promise
             outcome.detail = violation.detail
-            outcome.known = cluster.limit
         world = cluster.world
         outcome.digest = world.digest.hexdigest()
         outcome.steps = world.steps

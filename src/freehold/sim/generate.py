@@ -98,7 +98,7 @@ OPS: Final = {
     "put": 3, "call": 12, "get": 7, "wait": 2, "drop": 4, "sleep": 2, "raise": 1, "timed get": 1,
 }  # fmt: skip
 NO_FAULTS: Final[dict[str, int]] = {}
-PROCESS_FAULTS: Final = {"kill worker": 3, "stop worker": 1, "fail start": 1}
+PROCESS_FAULTS: Final = {"kill worker": 3, "kill writer": 1, "stop worker": 1, "fail start": 1}
 NODE_FAULTS: Final = {"kill node": 1, "stop node": 1, "partition": 2, "slow node": 1}
 #: These last longer than the head's patience: the node is declared dead while it lives.
 LONG: Final = ("long stop", "long cut")

@@ -97,14 +97,14 @@ MUTANTS: Final = (
         bugs.arguments_not_made,
     ),
     Mutant("children are never gone", Lineage, "on_children_gone", ANYWHERE, 1, bugs.ignored),
-    Mutant("the reborn are uncounted", Rebirth, "give", CRASHES, 15, bugs.reborn_uncounted),
+    Mutant("the reborn are uncounted", Rebirth, "give", CRASHES, 30, bugs.reborn_uncounted),
     Mutant("given away before it is known", Moving, "on_taken", DRAINS, 165, bugs.hasty_drop),
     Mutant("taken over as a mere copy", Objects, "on_take", DRAINS, 249, bugs.taken_as_copy),
     Mutant(
         "the new place is forgotten", Owner, "on_object_moved", DRAINS, 41, bugs.place_forgotten
     ),
     Mutant("the old copy stays", Owner, "on_object_moved", DRAINS, 41, bugs.both_copies_stay),
-    Mutant("refusals are not told", Objects, "not_taken", DRAINS, 670, bugs.ignored),
+    Mutant("refusals are not told", Objects, "not_taken", DRAINS, 84, bugs.ignored),
     Mutant("a drained node grants", Scheduling, "can_grant", DRAINS, 25, bugs.grants_when_drained),
     Mutant("leaves before it is empty", Draining, "empty", DRAINS, 2, bugs.leaves_too_early),
     Mutant("holders are forgotten", Ownership, "collect", ANYWHERE, 0, bugs.holders_forgotten),
@@ -118,7 +118,7 @@ MUTANTS: Final = (
     Mutant("room is not given back", Spilling, "leave_arena", ("pressure",), 1, bugs.room_is_lost),
     Mutant("slots are given back twice", Objects, "drop", ("pressure",), 1, bugs.discarded_twice),
     Mutant("heartbeats are not heard", Membership, "heard", ("head", "fence"), 0, bugs.ignored),
-    Mutant("the fenced are let in", Membership, "fenced", ("fence",), 1, bugs.never),
+    Mutant("the fenced are let in", Membership, "fenced", ("fence",), 0, bugs.never),
     *HEAD_MUTANTS,
-    Mutant("remains are left", Owner, "on_object_at", CRASHES, 0, bugs.remains_stay),
+    Mutant("remains are left", Owner, "on_object_at", ("crash",), 21, bugs.remains_stay),
 )

@@ -229,8 +229,8 @@ class Thread:
 
     def origin(self) -> Origin | None:
         """Where what the body makes comes from."""
-        run = self.context.run
-        return self.process.role.origin(run) if run is not None else None  # type: ignore[attr-defined]
+        run, role = self.context.run, self.process.role
+        return role.origin(run) if run is not None else None  # type: ignore[attr-defined]
 
     # ------------------------------------------------------------------ requests
 
