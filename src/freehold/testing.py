@@ -139,6 +139,9 @@ class Cluster:
         deadline = time.monotonic() + 5
         while node._started.folder.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
+        if node._started.lifeline >= 0:
+            os.close(node._started.lifeline)
+            node._started.lifeline = -1
 
     def shutdown(self) -> None:
         """Stop every node and the head, and remove the session's folder."""
@@ -150,10 +153,6 @@ class Cluster:
         for node in self.nodes:
             if node.alive:
                 self._gone(node)
-        for node in self.nodes:
-            if node._started.lifeline >= 0:
-                os.close(node._started.lifeline)
-                node._started.lifeline = -1
         if self._session.exists():
             import shutil
 

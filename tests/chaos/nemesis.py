@@ -4,10 +4,11 @@
 
 The program is that of ``dag``: every value of it is known beforehand. While it runs, the nemesis
 does one thing each period: kills a worker, the head (which comes back by itself) or a node (and
-replaces it), or stops a worker, a node daemon or the head for a moment with SIGSTOP. Only the program's own node daemon is never
-killed: its death ends the program by design. Then everything must be right, nothing may fail, and
-when the program has dropped its references nothing may be left: no object, pin, lease or spill
-file at any node, no entry in the program's own tables, no traceback in any log.
+replaces it), or stops a worker, a node daemon or the head for a moment with SIGSTOP. Only the
+program's own node daemon is never killed: its death ends the program by design. Then everything
+must be right, nothing may fail, and when the program has dropped its references nothing may be
+left: no object, pin, lease or spill file at any node, no entry in the program's own tables, no
+traceback in any log.
 
 The seed decides the program and the order of failures, not how they interleave: a failure is a
 fact about the code, but not replayable as those of the simulator are. What is told of one: the

@@ -93,24 +93,29 @@ def test_whatever_has_the_id(home: Path) -> None:
         assert freehold("explain", value[:8], "--address", address).output == text(value)
 
 
+MANY = """
+if __name__ == "__main__":
+    fh.init(address=sys.argv[1])
+    refs = [fh.put(number) for number in range(65537)]
+    say(refs[0].hex(), refs[-1].hex())
+    time.sleep(60)
+"""
+
+
 def test_an_id_that_several_have(home: Path) -> None:
     """Goal: where the digits are not enough, all that begin with them are listed in full. Method:
-    two programs, whose first tasks have the same first digits."""
+    a program whose first value and the 65,537th have the first four digits in common."""
     address = start_head()
-    with Program(home, PROGRAM, address) as one, Program(home, PROGRAM, address) as other:
-        first, second = one.line().split()[0], other.line().split()[0]
-        assert first[:8] == second[:8]
-        shown = freehold("explain", first[:8])
+    with Program(home, MANY, address) as program:
+        first, last = program.line().split()
+        assert first[:4] == last[:4]
+        shown = freehold("explain", first[:4])
         assert shown.exit_code == 1
         head, *rows = shown.output.splitlines()
-        assert head == f"Error: 2 ids begin with {first[:8]}: give more digits"
-        assert sorted(row[:50].split(",")[0].strip() for row in rows) == sorted(
-            [first[:32], second[:32]]
-        )
-        assert all(
-            f", of driver {program.pid}: prepare()" in shown.output for program in (one, other)
-        )
-        assert freehold("explain", second).output.startswith(f"{second}, of driver {other.pid}:")
+        assert head == f"Error: 2 ids begin with {first[:4]}: give more digits"
+        assert sorted(row.split(",")[0].strip() for row in rows) == sorted([first, last])
+        assert shown.output.count(f", of driver {program.pid}") == 2
+        assert freehold("explain", last).output.startswith(f"{last}, of driver {program.pid}:")
 
 
 @pytest.mark.parametrize(

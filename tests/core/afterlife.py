@@ -64,15 +64,16 @@ class Program:
     """What is explored. ``main``: the driver's script, its functions' in ``functions``; the
     parameters of one are a, b, ... ``places``: by function, who runs it, the first that lives.
     ``mortal``: who crashes, in this order, each once or not at all; "VW|WV" for either order.
-    ``since``: not before the driver's script is there.
+    ``since``: the first crash comes when the driver's script is there and no message is under way
+    (any time will do if it is None). ``once``: functions that may not run twice.
     """
 
     main: list[Op]
     functions: dict[str, list[Op]]
     places: dict[str, str]
     mortal: str
-    since: int = 0
-    retries: int = 3
+    since: int | None = None
+    once: str = ""
     drops: bool = False
     comes_back: bool = True
     cap: int = 200_000
@@ -278,7 +279,7 @@ class Process:
             b"",
             resources=cpus(1),
             borrowed=refs,
-            max_retries=self.model.program.retries,
+            max_retries=0 if function in self.model.program.once else 3,
             name=function,
             origin=self.role.origin(script.run) if script.run else None,  # type: ignore[attr-defined]
         )
@@ -396,10 +397,11 @@ class Model:
 
     def doomed(self) -> list[str]:
         """Who may crash next."""
-        script = self.processes["S"].script
-        if script is not None and script.at < self.program.since:
-            return []
-        so_far = len(self.crashed)
+        so_far, since = len(self.crashed), self.program.since
+        if since is not None and not so_far:
+            script = self.processes["S"].script
+            if self.links or (script is not None and script.at < since):
+                return []
         orders = [each for each in self.program.mortal.split("|") if each.startswith(self.crashed)]
         return sorted({order[so_far] for order in orders if len(order) > so_far})
 

@@ -243,6 +243,8 @@ class Watch:
 
     def nothing_lost(self, process: UserProcess) -> bool:
         """Whether all that this process owns and has stored must be there."""
+        if any(driver.job == process.job for driver in self.cluster.drivers if not driver.alive):
+            return False  # its job is over, and what that had stored goes
         cut_off = process.address.node in self.cluster.declared
         return not (self.causes.losing() or "fail pull" in self.cluster.struck or cut_off)
 
