@@ -19,7 +19,7 @@ from core.world import (
 )
 from freehold.core.entries import Entry
 from freehold.core.fetching import GET
-from freehold.core.leasing import PIPELINE_MICROS
+from freehold.core.leasing import ASK_AGAIN, PIPELINE_MICROS
 from freehold.roles.executor import Executor
 from freehold.wire.messages import (
     Address,
@@ -166,6 +166,7 @@ def test_argument_lost_while_its_task_is_queued(bench: Bench, world: World) -> N
     task = bench.submit(deps=[reference("x", world.address)])
     assert world.one(RequestLease, NEAR).lease == lease(1)
     bench.say(NodeChanged(info(NEAR, {}, alive=False, reason="lost power")))
+    world.advance(ASK_AGAIN)
     assert world.one(RequestLease, NODE).lease == lease(2)
     bench.grant(2)
     assert bench.pushed(2) == []

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from freehold.core.submission import PUSHED, QUEUED, Placing, Submission, Task
@@ -56,6 +57,9 @@ REQUESTS: Final = 16
 #: How long an idle lease is kept (seconds): loops that wait for each result reuse it, and others
 #: get it soon.
 HOLD: Final = 0.2
+#: Seconds until what was asked of a node that died is asked anew. While the head is away the other
+#: nodes do not know of the death and would send us there again, at once and for as long.
+ASK_AGAIN: Final = 0.1
 #: How long to wait for the node's word on how a worker died (seconds).
 REPORT_PATIENCE: Final = 2.0
 
@@ -102,7 +106,16 @@ class Lease:
 class Shape:
     """A scheduling class: its queue, leases, and requests under way (by the node asked last)."""
 
-    __slots__ = ("idle", "leases", "queue", "requests", "resources", "target", "why")
+    __slots__ = (
+        "asking_later",
+        "idle",
+        "leases",
+        "queue",
+        "requests",
+        "resources",
+        "target",
+        "why",
+    )
 
     def __init__(self, resources: Resources, target: Address | None) -> None:
         self.resources = resources
@@ -112,6 +125,7 @@ class Shape:
         self.idle: dict[LeaseId, Lease] = {}
         self.requests: dict[LeaseId, Address] = {}
         self.why = ""  # the node's last word on why requests wait
+        self.asking_later = False  # a request was lost with its node
 
     def width(self) -> int:
         """Workers that we have or are about to have."""
@@ -287,7 +301,7 @@ class Leasing(Placing):
     def request_more(self, shape: Shape) -> None:
         """Ask for as many workers as there are queued tasks, up to REQUESTS at a time."""
         wanted = min(len(shape.queue), REQUESTS) - len(shape.requests)
-        if wanted <= 0:
+        if wanted <= 0 or shape.asking_later:
             return
         for other in self.shapes.values():
             if other is not shape:
@@ -457,15 +471,24 @@ class Leasing(Placing):
             if shape.target is not None and shape.target.node == node:
                 shape.target = None
         for lease_id, shape in list(self.asked.items()):
-            if shape.requests[lease_id].node == node:  # asked anew below, under a new id: what the
-                del self.asked[lease_id], shape.requests[lease_id]  # dead still answers is for none
+            if shape.requests[lease_id].node == node:  # asked anew, under a new id: what the dead
+                del self.asked[lease_id], shape.requests[lease_id]  # still answers is for nobody
+                shape.asking_later = True
         for lease in list(self.leases.values()):
             if lease.node.node == node and lease.death is None:
                 lease.death = Death(lease.pid, node, detail=detail)
                 self.bury(lease)
         for shape in self.shapes.values():
-            if shape.queue:
+            if shape.asking_later:
+                self.world.call_at(self.world.now() + ASK_AGAIN, partial(self.ask_again, shape))
+            elif shape.queue:
                 self.request_more(shape)
+
+    def ask_again(self, shape: Shape) -> None:
+        """Some time has gone by since a node died with requests of ours."""
+        shape.asking_later = False
+        if shape.queue:
+            self.request_more(shape)
 
     def bury(self, lease: Lease) -> None:
         """Settle the tasks of a dead worker: blame, retry, or fail."""
