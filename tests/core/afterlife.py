@@ -13,12 +13,12 @@ which is what makes them try again.
 A reference that a function keeps (``keep``) stays in its process; the last of those go when nothing
 else is left to do, or, where the program says ``drops``, at any time.
 
-Promises, in every state: no event raises; who holds a reference to a living owner's object finds it
-there (no premature free); a value that user code sees is the one that its name stands for; an object
-that is made again has the name of the one that died. In every state in which only crashes and the
-users' drops can still happen nobody is stuck: no script, no get, no claim waits. At the end all
-handles go and all long timers go off, and then every table of every process is empty. Where
-the program says ``comes_back``, nobody may have been told of a loss either.
+Promises, in every state: no event raises; who holds a reference to a living owner's object finds
+it there (no premature free); a value that user code sees is the one that its name stands for; an
+object that is made again has the name of the one that died. In every state in which only crashes
+and the users' drops can still happen nobody is stuck: no script, no get, no claim waits. At the end
+all handles go and all long timers go off, and then every table of every process is empty. Where the
+program says ``comes_back``, nobody may have been told of a loss either.
 
 The timers are longer than anything else here takes, so none goes off before the end.
 """
@@ -250,7 +250,9 @@ class Process:
         message = run.message
         which = blake2b(message.task + bytes([message.attempt]) + self.name.encode())
         self.script = Script(
-            self.model.program.functions[message.name], RunNames(which.digest()[:8], message.task), run
+            self.model.program.functions[message.name],
+            RunNames(which.digest()[:8], message.task),
+            run,
         )
         for letter, ref in zip("abc", message.borrowed):
             self.take(self.script.variables, letter, ref)
@@ -564,7 +566,9 @@ def canonical_process(one: Process) -> Hashable:
 
 
 def canonical_claims(claims: dict[bytes, dict[Any, Claim]]) -> Hashable:
-    return tuple((name, tuple(map(canonical_claim, some.values()))) for name, some in claims.items())
+    return tuple(
+        (name, tuple(map(canonical_claim, some.values()))) for name, some in claims.items()
+    )
 
 
 def canonical_claim(claim: Claim) -> Hashable:

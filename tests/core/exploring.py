@@ -2,15 +2,15 @@
 
 Theory of operation. A *model* is a handful of processes with real machines in them, links between
 them that keep order, and a bound on what their users do. A step is one event of one process. The
-machines hold closures, so a state cannot be copied. It is reached again instead: a state is kept as
-the steps that lead to it, and told from others by a canonical form of it. The first child of a state
-continues in the same machines; each other child replays its steps.
+machines hold closures, so a state cannot be copied. It is reached again instead: a state is kept
+as the steps that lead to it, and told from others by a canonical form of it. The first child of a
+state continues in the same machines; each other child replays its steps.
 
 What the canonical form leaves out must follow from what it has. If it says too much, the same state
 is visited twice; if it says too little, a state is taken for another and what follows is not seen.
 
-No step may raise. The model says what else a state promises (``broken``), and what must be left when
-nothing can happen any more (``left_over``).
+No step may raise. The model says what else a state promises (``broken``), and what must be left
+when nothing can happen any more (``left_over``).
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ from freehold.wire.messages import (
     Value,
 )
 
+
 class Carry:
     """A message of the program that carries one reference, as a task's arguments do."""
 

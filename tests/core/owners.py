@@ -9,18 +9,21 @@ from core.world import (
     cpus,
     death,
     function_id,
+    info,
     inline,
     job,
     lease,
     node,
     process,
+    stored,
     task_id,
 )
+from freehold.core.entries import Entry
 from freehold.core.leasing import (
     HOLD,
 )
 from freehold.core.submission import Function, Task
-from freehold.ids import ObjectId, TaskId
+from freehold.ids import ObjectId, TaskId, return_id
 from freehold.resources import Resources
 from freehold.roles.owner import Owner
 from freehold.wire.messages import (
@@ -29,7 +32,9 @@ from freehold.wire.messages import (
     LeaseEnded,
     LeaseGranted,
     Message,
+    NodeChanged,
     PushTask,
+    Reference,
     RequestLease,
     ReturnLease,
     TaskDone,
@@ -49,9 +54,11 @@ class Errors:
 class Bench:
     """An owner with tasks of a few functions; workers are named w1, w2, ... by their lease."""
 
+    role: type[Owner] = Owner
+
     def __init__(self, world: World) -> None:
         self.world = world
-        self.owner = Owner(world, Errors(), NODE, job())  # type: ignore[arg-type]
+        self.owner = self.role(world, Errors(), NODE, job())  # type: ignore[arg-type]
         self.functions: dict[str, Function] = {}
         self.count = 0
 
@@ -133,3 +140,71 @@ class Bench:
 
 def worker(number: int) -> Address:
     return process(f"w{number}")
+
+
+class Words(Errors):
+    """Says why a value is lost, and whether for want of lineage."""
+
+    def lost(self, key: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
+        return f"{'evicted' if evicted else 'lost'}: {reason}".encode()
+
+
+class Home(Bench):
+    """An owner with one worker that runs whatever it is sent, and values in the store of NEAR."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.owner.errors = Words()  # type: ignore[assignment]
+        self.lineage = self.owner.lineage
+        self.at: dict[TaskId, int] = {}  # which worker the tasks lie at that have come
+
+    def work(self, *expected: Task, at: Address = NEAR, **fields: Any) -> None:
+        """Each of these comes to a worker, one after the other, and is done; the results are stored
+        ``at``.
+        """
+        for task in expected:
+            number = self.taken(task)
+            results = [stored(100, at) for _ in range(task.num_returns)]
+            self.done(task, number, **{"results": results} | fields)
+
+    def taken(self, task: Task) -> int:
+        """The number of the worker to which this task has come; what is asked for is granted."""
+        while requests := self.world.take(RequestLease):
+            for request in requests:
+                if request.lease in self.owner.leasing.asked:
+                    self.grant(int.from_bytes(request.lease, "big"))
+        self.world.take(DefineFunction)
+        for to, message in list(self.world.sent):
+            if isinstance(message, PushTask):
+                assert message.task not in self.at, "it has come twice"
+                self.at[message.task] = int(to.process.strip(b"w."))
+        self.world.take(PushTask)
+        return self.at.pop(task.id)
+
+    def rest(self) -> None:
+        """Nothing has come that no test has taken, and leases go back."""
+        assert self.at == {}
+        self.world.take(RequestLease)
+        self.finished()
+
+    def made(self, **options: Any) -> Task:
+        """A task that is done; its results are stored at NEAR and held."""
+        task = self.submit(**options)
+        self.work(task)
+        return task
+
+    def ref(self, task: Task, index: int = 0) -> Reference:
+        return Reference(return_id(task.id, index), self.world.address)
+
+    def entry(self, task: Task, index: int = 0) -> Entry:
+        return self.owner.ownership.entries[return_id(task.id, index)]
+
+    def node_dies(self, address: Address = NEAR) -> None:
+        self.say(NodeChanged(info(address, {}, alive=False, reason="lost power")))
+
+    def nothing_kept(self) -> None:
+        """All books are empty."""
+        self.rest()
+        counts = self.owner.counts()
+        assert counts == dict.fromkeys(counts, 0)
+        assert (self.lineage.size, self.lineage.strays) == (0, {})

@@ -17,6 +17,7 @@ from freehold.roles.owner import Owner
 from freehold.wire.estate import Bequeath, Bequest, GiveObject, Inherited, ObjectsGiven
 from freehold.wire.messages import (
     Address,
+    ChildrenGone,
     Claim,
     ClaimObject,
     FreeObjects,
@@ -27,6 +28,7 @@ from freehold.wire.messages import (
     Reborn,
     Reference,
     Release,
+    Stop,
     Value,
 )
 
@@ -82,7 +84,7 @@ def test_values_first_then_copies_then_the_end(leaver: Leaver, world: World) -> 
     leaver.own(A, inline(b"small"))
     leaver.own(B, stored(10, NODE, FAR))
     leaver.run_over()
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     bequests = [Bequest(A, inline(b"small"), line()), Bequest(B, stored(10, NODE, FAR), line())]
     world.expect((HEIR, Bequeath(bequests)))
     news = ObjectAt(B, THIRD, True)
@@ -102,7 +104,7 @@ def test_a_release_on_the_way_out_frees_nothing(leaver: Leaver, world: World) ->
     between the hand-over and the end; another asks for the value meanwhile."""
     leaver.own(A, stored(10, NODE))
     leaver.run_over()
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     leaver.say(Inherited(), HEIR)
     world.one(GiveObject), world.one(Bequeath)
     leaver.say(Locate(A), GRAND)
@@ -116,7 +118,7 @@ def test_nobody_keeps_a_leaver_waiting(leaver: Leaver, world: World, silent: Add
     """Goal: it goes after LEAVE_SECONDS without an answer: lineage brings back what is lost."""
     leaver.own(A, stored(10, NODE))
     leaver.run_over()
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     world.one(Bequeath)
     if silent is NODE:
         leaver.say(Inherited(), HEIR)
@@ -130,7 +132,7 @@ def test_the_next_up_the_line_inherits(leaver: Leaver, world: World) -> None:
     leaver.own(A, inline(b"x"))
     leaver.run_over()
     leaver.role.peer_lost(HEIR)
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     world.expect((GRAND, Bequeath([Bequest(A, inline(b"x"), line())])))
     leaver.role.peer_lost(GRAND)  # as good as an answer: there is nobody to wait for
     assert leaver.ends == ["gone"]
@@ -144,15 +146,29 @@ def test_what_keeps_a_process(leaver: Leaver, world: World) -> None:
     leaver.role.ownership.hand_out(leaver.role.ownership.reference(B), HOLDER)
     leaver.role.ownership.drop_handle(B)
     leaver.run_over()
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     leaver.role.ownership.drop_handle(A)
     world.sent.clear()
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     assert leaver.ends == []
     leaver.say(Release(B, 1), HOLDER)
-    leaver.role.stop()
+    leaver.role.stop(Stop(hand_over=True))
     assert leaver.ends == ["gone"]
     world.expect()
+
+
+def test_the_idle_stay_with_what_they_own(leaver: Leaver, world: World) -> None:
+    """Goal: nothing is handed over without need: here a lost value can be made again. Method: the
+    plain request to stop, with a value held elsewhere, and without."""
+    leaver.own(A, inline(b"x"))
+    leaver.run_over()
+    leaver.role.stop(Stop())
+    world.expect()
+    assert leaver.ends == []
+    leaver.say(Release(A, 1), HOLDER)
+    world.one(ChildrenGone)
+    leaver.role.stop(Stop())
+    assert leaver.ends == ["gone"]
 
 
 def test_the_heir_gives_to_who_claims(heir: Owner, world: World) -> None:

@@ -72,13 +72,13 @@ def test_from_the_first_word_to_the_last(bench: NodeBench, world: World) -> None
     world.expect(
         (OTHER_DRIVER, LeaseWanted(lease(1))),
         (NEAR, TakeObject(X, 100, OTHER_DRIVER, job("job2"))),
-        (idle, Stop()),
+        (idle, Stop(hand_over=True)),
     )
     bench.say(ObjectTaken(X), NEAR)
     bench.say(ReturnLease(lease(1)), OTHER_DRIVER)
     bench.say(FreeObjects([X]), OTHER_DRIVER)
     world.advance(0.25)
-    assert world.one(Stop, leased) == Stop()
+    assert world.one(Stop, leased) == Stop(hand_over=True)
     for start in (1, 2):
         bench.lost(start)
     world.take(ProcessLost)

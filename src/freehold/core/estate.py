@@ -1,9 +1,9 @@
 """Estate: a worker that exits in good order hands the values that it owns over.
 
-A worker is asked to stop when it is idle, when its node is drained, or when it has run as many
-tasks as its function allows (``max_calls``). What it owns was made in runs of tasks, and would come
-back by running them again (``rebirth``); but nobody has to run anything again for a process that
-has time to say good-bye.
+A worker has to leave when its node is drained, or when it has run as many tasks as its function
+allows (``max_calls``). (One that is merely idle stays as long as it owns something.) What it owns
+was made in runs of tasks, and would come back by running them again (``rebirth``); but nobody has
+to run anything again for a process that has time to say good-bye.
 
 The life of one estate: the leaver gives each value to its *heir* (``Bequeath``), waits for the
 heirs' word, tells the nodes with copies who owns them from now on (``GiveObject``), waits for

@@ -76,23 +76,27 @@ class Lineage:
         """A task is done. Keep it if it may have to run again; say whether."""
         if self.strays:
             self.clear_up(task, results)
-        if worker is None:
+        worth = False
+        if worker is not None:
+            for value in results:
+                if value.kind == STORED or value.contains:
+                    worth = True
+                    break
+        if not worth and not task.homes and task.ran_at is None:
+            return False  # as of most tasks
+        task.ran_at = worker or task.ran_at
+        if task.ran_at is None:
             return False
-        for value in results:
-            if value.kind == STORED or value.contains:
-                worth = True
-                break
-        else:
-            if not task.homes:
-                return False  # as of most tasks
-            worth = False
-        task.ran_at = worker
         entries = self.ownership.entries
         objects = [return_id(task.id, index) for index in range(task.num_returns)]
         named = [entries[object_id] for object_id in objects if object_id in entries]
-        if task.max_retries == 0 or task.cancelled:
-            for entry in named:
-                entry.task = Never(f"its task {task.title}() has max_retries=0")
+        for entry in named:  # of an earlier run something may still be good
+            worth = worth or (entry.value is not None and entry.value.kind == STORED)
+        if task.cancelled:
+            self.never(task, f"its task {task.title}() was cancelled")
+            return False
+        if task.max_retries == 0:
+            self.never(task, f"its task {task.title}() has max_retries=0")
             return False
         if not (named and worth) and not task.homes:
             return False
@@ -103,6 +107,13 @@ class Lineage:
         if self.size > LINEAGE_BYTES:
             self.trim()
         return True
+
+    def never(self, task: Task, why: str, *, evicted: bool = False) -> None:
+        """What the task has made cannot be made again."""
+        for index in range(task.num_returns):
+            entry = self.ownership.entries.get(return_id(task.id, index))
+            if entry is not None:
+                entry.task = Never(why, evicted=evicted)
 
     def clear_up(self, task: Task, results: Sequence[Value]) -> None:
         """Copies from an earlier run go, except where the new result lies: it took their place."""
@@ -145,9 +156,7 @@ class Lineage:
         """The task will never run again. Returns what it held: the caller collects it."""
         del self.tasks[task.id]
         self.size -= TASK_BYTES + len(task.args)
-        for process in task.homes or ():
-            self.leave(process, task)
-        task.homes = None
+        task.homes = None  # (ours still say who has children: the reason for a claim's refusal)
         released = self.release(task)
         if task.origin is not None:
             self.ownership.one_less(task.origin)
@@ -173,10 +182,7 @@ class Lineage:
             why = (
                 f"the lineage of {task.title}() was dropped to keep within {LINEAGE_BYTES:,} bytes"
             )
-            for index in range(task.num_returns):
-                entry = self.ownership.entries.get(return_id(task.id, index))
-                if entry is not None:
-                    entry.task = Never(why, evicted=True)
+            self.never(task, why, evicted=True)
             for entry in self.forget(task):
                 self.ownership.collect(entry)
 

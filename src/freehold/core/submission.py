@@ -55,8 +55,8 @@ DONE: Final = "done"
 
 class Function:
     """A remote function as its owner knows it. ``micros``: running mean of its time in user code,
-    None unmeasured. ``fingerprint``: by which other processes know it again. ``max_calls``: tasks of
-    it that one worker runs before it exits, 0 for any number.
+    None unmeasured. ``fingerprint``: by which other processes know it again. ``max_calls``: tasks
+    of it that one worker runs before it exits, 0 for any number.
     """
 
     __slots__ = ("captured", "fingerprint", "id", "max_calls", "micros", "name", "pickled")
@@ -454,6 +454,9 @@ class Submission:
         """
         me = self.world.address.process
         for index, value in enumerate(message.results):
+            object_id = return_id(message.task, index)
+            entry = self.ownership.entries.get(object_id)
+            good = entry.value.nodes if entry is not None and entry.value is not None else ()
             if worker.process != me:
                 # What a stale attempt owns bears the names of what the new one makes: it must not
                 # enter the table, where that may stand already.
@@ -464,9 +467,9 @@ class Submission:
                     ref for ref in value.contains if ref.owner.process != worker.process
                 ]
             if value.contains:
-                self.gated(return_id(message.task, index), value, worker, free=False)
+                self.gated(object_id, value, worker, free=False)
             if free and value.kind == STORED:
-                self.free(return_id(message.task, index), value.nodes)
+                self.free(object_id, [node for node in value.nodes if node not in good])
 
     def free(self, object_id: ObjectId, nodes: Sequence[Address]) -> None:
         """Have these copies of a value dropped."""

@@ -176,7 +176,7 @@ class Workers:
         if worker.address is not None and worker.start in self.idle:
             now = self.world.now()
             worker.stop_asked = now
-            self.world.send(worker.address, Stop())
+            self.world.send(worker.address, Stop(hand_over=worker.retired))
             if worker.retired:
                 self.world.call_at(now + STOP_SECONDS, lambda: self.ask_to_stop(worker))
             else:
@@ -211,7 +211,7 @@ class Workers:
         for worker in self.idle.values():
             if worker.address is not None and now - worker.stop_asked >= STOP_SECONDS:
                 worker.stop_asked = now
-                self.world.send(worker.address, Stop())
+                self.world.send(worker.address, Stop(hand_over=True))
 
     def retire(self, process: ProcessId) -> Worker | None:
         """A worker takes no further lease. Returns it if it has one, which must be returned."""

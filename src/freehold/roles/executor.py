@@ -27,6 +27,7 @@ from freehold.wire.messages import (
     ObjectsGiven,
     PushTask,
     Retire,
+    Stop,
     Unblocked,
     Vacate,
     Vacated,
@@ -152,9 +153,15 @@ class Executor(Owner):
             self.vacating.discard(owner)
             self.world.send(self.node, Vacated(owner))
 
-    def stop(self) -> None:
-        """Asked to exit, if nothing keeps us here: ``estate.gone`` is called when we may."""
-        if self.may_leave() and not self.estate.leaving and self.estate.leave():
+    def stop(self, message: Stop) -> None:
+        """Asked to exit, if nothing keeps us here: ``estate.gone`` is called when we may.
+
+        What we own keeps us unless we have to hand it over: here it can be made again if it is lost
+        with a node, its heir can only keep it.
+        """
+        if self.estate.leaving or not self.may_leave():
+            return
+        if (message.hand_over or not self.ownership.entries) and self.estate.leave():
             self.execution.slow = True  # what is pushed now goes back
 
     def may_leave(self) -> bool:

@@ -59,10 +59,6 @@ class SystemErrors:
 
     def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:
         """The process that owned the value is gone, and why it does not come back."""
-        return _ship(
-            errors.OwnerDiedError(
-                f"object {short(object_id)}: process {short(owner.process)} on node {short(owner.node)}, "
-                f"which owned it, is gone, {why}",
-                object_id=object_id.hex(),
-            )
-        )
+        process = f"process {short(owner.process)} on node {short(owner.node)}"
+        what = f"object {short(object_id)}: {process}, which owned it, is gone, {why}"
+        return _ship(errors.OwnerDiedError(what, object_id=object_id.hex()))

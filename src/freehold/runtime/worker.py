@@ -338,7 +338,7 @@ class Worker(Process):
                 self.bind(message)
             self.assigned = message
         elif type(message) is Stop:
-            self.executor.stop()
+            self.executor.stop(message)
         else:
             super().other_message(message, peer)
 

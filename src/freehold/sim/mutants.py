@@ -8,6 +8,7 @@ from typing import Final
 
 from freehold.core.draining import Draining
 from freehold.core.entries import Gate
+from freehold.core.estate import Estate
 from freehold.core.execution import Execution
 from freehold.core.fetching import Fetching, Wait
 from freehold.core.leasing import Leasing
@@ -119,6 +120,7 @@ MUTANTS: Final = (
     Mutant("slots are given back twice", Objects, "drop", ("pressure",), 1, bugs.discarded_twice),
     Mutant("heartbeats are not heard", Membership, "heard", ("head", "fence"), 0, bugs.ignored),
     Mutant("the fenced are let in", Membership, "fenced", ("fence",), 0, bugs.never),
+    Mutant("copies die with the leaver", Estate, "give", DRAINS, 165, bugs.ignored),
     *HEAD_MUTANTS,
     Mutant("remains are left", Owner, "on_object_at", ("crash",), 21, bugs.remains_stay),
 )

@@ -236,7 +236,7 @@ class WorkerProcess(UserProcess):
                 self.executor.job = self.job = message.job
             self.assigned = True
         elif type(message) is Stop:
-            self.executor.stop()
+            self.executor.stop(message)
         elif type(message) is not Registered:
             raise AssertionError(f"a worker does not expect {type(message).__name__}")
 

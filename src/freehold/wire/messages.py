@@ -460,7 +460,11 @@ class Leave(Record, tag=47):
 
 
 class Stop(Record, tag=48):
-    """Node to worker: exit in good order. Anyone to a node or the head: stop everything."""
+    """Node to worker: exit in good order, if nothing keeps you; with ``hand_over`` your values do
+    not, but go to others. Anyone to a node or the head: stop everything.
+    """
+
+    hand_over: bool = False
 
 
 # --------------------------------------------------------------------------- node <-> head

@@ -1,0 +1,827 @@
+"""A dead owner's values come back, one event at a time: what the holder, the submitter and the
+runner do. The other processes are played by the test. All orders of small programs:
+test_afterlife.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from core.owners import NEAR, NODE, Home, worker
+from core.world import World, failed, inline, lease, object_id, process, stored, task_id
+from freehold.core.entries import Entry
+from freehold.core.execution import Run
+from freehold.core.fetching import GET
+from freehold.core.rebirth import NOBODY
+from freehold.core.submission import Task
+from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId, return_id
+from freehold.roles.executor import Executor
+from freehold.wire.messages import (
+    Address,
+    Argument,
+    CancelFetch,
+    CancelTask,
+    ChildrenGone,
+    Claim,
+    Claimed,
+    ClaimFrom,
+    ClaimObject,
+    FetchObject,
+    FreeObjects,
+    Introduce,
+    Link,
+    Locate,
+    Located,
+    Provide,
+    PushTask,
+    Reborn,
+    Reference,
+    Release,
+    TaskDone,
+    TaskReturned,
+    Unclaimed,
+    Value,
+)
+from freehold.wire.records import LONGEST_LINE
+
+DEAD, BOSS, CHIEF = process("dead"), process("boss"), process("chief")
+NEW, NEXT, THIRD = process("new"), process("next"), process("third")
+PARENT, CHILD = task_id("parent"), task_id("child")
+#: What DEAD owned was made in a run of CHILD, which BOSS submitted, and that in one of PARENT,
+#: which CHIEF did.
+LINE = (Link(CHILD, BOSS), Link(PARENT, CHIEF))
+
+
+def named(name: str, run: str) -> ObjectId:
+    """What a run calls the object of that name."""
+    return return_id(TaskId(name.encode().ljust(8, b".") + run.encode().ljust(8, b".")), 0)
+
+
+OLD, MADE = named("x", "first"), named("x", "second")
+X = Reference(OLD, DEAD, LINE)
+REBORN = Reference(MADE, NEW, (Link(CHILD, BOSS),))
+
+
+class Hand(Home):
+    """A worker: it holds, submits and runs."""
+
+    role = Executor
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        assert isinstance(self.owner, Executor)
+        self.hand = self.owner
+        self.hand.execution.interrupt = lambda run: None
+        self.rebirth = self.owner.rebirth
+        self.me = world.address
+
+    # -- the holder
+
+    def hold(self, ref: Reference = X, value: Value | None = None) -> Entry:
+        """Our user code holds a reference that its owner gave us."""
+        entry = self.owner.ownership.entries[ref.object] = Entry(ref.object, ref.owner, ref.line)
+        entry.handles, entry.received, entry.value = 1, 1, value
+        return entry
+
+    def claimed(self, at: Address, by: Address) -> None:
+        self.say(Claimed(OLD, at), by)
+
+    def error(self, object_id: ObjectId = OLD) -> str:
+        value = self.owner.ownership.entries[object_id].value
+        assert value is not None
+        assert value.kind == failed().kind
+        return str(value.data.decode())
+
+    def let_go(self, object_id: ObjectId) -> None:
+        self.owner.ownership.drop_handle(object_id)
+
+    # -- the runner
+
+    def run(self, *claims: Claim, line: tuple[Link, ...] = (), begin: bool = True) -> Run:
+        """BOSS pushes CHILD to us, and it begins."""
+        push = PushTask(CHILD, 0, lease(1), FunctionId(b"function"), b"")
+        push.claims, push.line = list(claims), line
+        self.say(push, BOSS)
+        run = self.hand.begin() if begin else self.hand.execution.runs[CHILD]
+        assert run is not None
+        return run
+
+    def put(self, run: Run, object_id: ObjectId = MADE, value: Value | None = None) -> Entry:
+        self.owner.put(object_id, value or inline(), self.hand.origin(run))
+        return self.owner.ownership.entries[object_id]
+
+    def finish(self, run: Run, *results: Value, retry: bool = False) -> None:
+        self.hand.execution.finished(run, list(results) or [inline()], 5, retry)
+
+    def answer(self, *, children: bool = False, unclaimed: list[ObjectId] | None = None) -> None:
+        """This is what BOSS is told, and nobody anything else."""
+        done = TaskDone(CHILD, 0, [inline()], 5, False, children, unclaimed or [])
+        self.world.expect((BOSS, done))
+
+    def nothing_left(self) -> None:
+        """All books are empty."""
+        self.nothing_kept()
+        assert (self.rebirth.orphans, self.rebirth.sponsors) == ({}, {})
+
+
+@pytest.fixture
+def hand(world: World) -> Hand:
+    return Hand(world)
+
+
+def claim(holder: Address = THIRD, *path: TaskId, dead: Address = DEAD) -> Claim:
+    return Claim(OLD, holder, dead.process, list(path) or [CHILD])
+
+
+def mine(*path: TaskId) -> ClaimObject:
+    """Our claim on x, as it is sent."""
+    return ClaimObject(claim(process("me"), *path))
+
+
+# -- the holder -----------------------------------------------------------------------------------
+
+
+def test_claim_goes_to_the_nearest_submitter(hand: Hand, world: World) -> None:
+    """Goal: at the owner's death each holder claims once, from who submitted the task that made the
+    object; what the dead owner does not own is left alone.
+
+    Method: two references of the dead owner, one of another."""
+    hand.hold()
+    hand.hold(Reference(object_id("y"), THIRD, LINE))
+    hand.owner.peer_lost(DEAD)
+    world.expect((BOSS, mine(CHILD)))
+    hand.owner.peer_lost(DEAD)
+    world.expect()
+    assert hand.owner.ownership.entries[OLD].asked == BOSS.process
+
+
+def test_next_in_line(hand: Hand, world: World) -> None:
+    """Goal: if the submitter is dead too, the one above it runs the way down again; if all are, the
+    value fails and says so.
+
+    Method: they die one after the other, the first before the owner."""
+    hand.hold()
+    hand.owner.peer_lost(BOSS)
+    hand.owner.peer_lost(DEAD)
+    world.expect((CHIEF, mine(PARENT, CHILD)))
+    hand.owner.peer_lost(CHIEF)
+    world.expect()
+    assert hand.error() == f"owner_died: {OLD!r}"
+    assert hand.rebirth.orphans == {}
+
+
+def test_a_drivers_values_end_with_it(hand: Hand, world: World) -> None:
+    """Goal: what no task has made cannot come back, and what is known of it stays good.
+
+    Method: two references without a line; the value of one is known."""
+    hand.hold(Reference(OLD, DEAD))
+    hand.hold(Reference(MADE, DEAD), inline(b"known"))
+    hand.owner.peer_lost(DEAD)
+    world.expect()
+    assert hand.error() == f"owner_died: {OLD!r}"
+    assert hand.owner.value(MADE) == inline(b"known")
+    for key in (OLD, MADE):
+        hand.let_go(key)
+    hand.nothing_left()
+    world.expect()
+
+
+def test_bytes_in_a_store_go_with_their_owner(hand: Hand, world: World) -> None:
+    """Goal: a stored value of a dead owner is forgotten, with the references in it, and a get that
+    was fetching it waits for the new one; one that has the bytes keeps them.
+
+    Method: a value that contains y of a third process, on its way here for a get."""
+    y = Reference(object_id("y"), THIRD)
+    hand.hold(X, stored(100, NEAR, contains=[y]))
+    hand.hold(y).handles = 0
+    hand.owner.ownership.pin(y.object)
+    getting = hand.owner.get([OLD], lambda: None)
+    hand.owner.peer_lost(DEAD)
+    world.expect(
+        (NODE, FetchObject(OLD, 100, DEAD, [NEAR], GET)),
+        (THIRD, Release(y.object, 1)),
+        (NODE, CancelFetch(OLD)),
+        (BOSS, mine(CHILD)),
+    )
+    hand.say(Reborn(OLD, REBORN), NEW)
+    world.expect((NEW, Locate(MADE)))
+    hand.say(Located(MADE, inline()), NEW)
+    assert (getting.done, getting.failed) == (True, None)
+
+
+def test_claim_moves_on(hand: Hand, world: World) -> None:
+    """Goal: we claim again when the process dies with which our claim lies.
+
+    Method: the submitter says that it lies with itself, then with a worker, which dies."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.claimed(BOSS, by=BOSS)
+    hand.claimed(NEW, by=BOSS)
+    world.expect((BOSS, mine(CHILD)))
+    hand.owner.peer_lost(THIRD)
+    world.expect()
+    hand.owner.peer_lost(NEW)
+    world.expect((BOSS, mine(CHILD)))
+
+
+def test_sponsor_dies(hand: Hand, world: World) -> None:
+    """Goal: when the submitter dies, its run elsewhere is dropped or its answer is lost, so we claim
+    again from the next in line although the worker with our claim lives.
+
+    Method: the claim has moved on to a worker; then the submitter dies."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.claimed(NEW, by=BOSS)
+    world.expect((BOSS, mine(CHILD)))
+    hand.owner.peer_lost(BOSS)
+    world.expect((CHIEF, mine(PARENT, CHILD)))
+
+
+def test_claim_moves_to_the_dead(hand: Hand, world: World) -> None:
+    """Goal: news that is older than the death it does not know of does not make us wait."""
+    hand.hold()
+    hand.owner.peer_lost(NEW)
+    hand.owner.peer_lost(DEAD)
+    world.expect((BOSS, mine(CHILD)))
+    hand.claimed(NEW, by=BOSS)
+    world.expect((BOSS, mine(CHILD)))
+
+
+def test_reborn(hand: Hand, world: World) -> None:
+    """Goal: who holds the old reference holds the new one: handles, waiting gets, waits and tasks.
+    One release, of the new one, ends it, under either id.
+
+    Method: a get, a wait and a task's argument wait when the owner dies."""
+    hand.hold()
+    getting = hand.owner.get([OLD], lambda: None)
+    waiting = hand.owner.wait([OLD], 1, False, lambda: None)
+    task = hand.submit(deps=[X])
+    world.expect((DEAD, Locate(OLD)))
+    hand.owner.peer_lost(DEAD)
+    world.expect((BOSS, mine(CHILD)))
+    hand.say(Reborn(OLD, REBORN), NEW)
+    world.expect((NEW, Locate(MADE)))
+    hand.say(Located(MADE, inline(b"again")), NEW)
+    assert getting.done
+    assert waiting.ready == {MADE}
+    number = hand.taken(task)
+    hand.done(task, number)
+    hand.owner.ownership.add_handle(X)
+    hand.let_go(MADE)
+    hand.rest()
+    world.expect()
+    hand.let_go(OLD)
+    world.expect((NEW, Release(MADE, 1)))
+    hand.drop(task)
+    hand.nothing_left()
+
+
+def test_holder_has_dropped_it(hand: Hand, world: World) -> None:
+    """Goal: the count goes back at once."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.let_go(OLD)
+    hand.say(Reborn(OLD, REBORN), NEW)
+    world.expect((BOSS, mine(CHILD)), (NEW, Release(MADE, 1)))
+    hand.nothing_left()
+
+
+def test_holder_has_dropped_it_and_the_claim_dies(hand: Hand, world: World) -> None:
+    """Goal: nothing is claimed again for nobody."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.let_go(OLD)
+    hand.owner.peer_lost(BOSS)
+    world.expect((BOSS, mine(CHILD)))
+    hand.nothing_left()
+
+
+def test_counted_twice(hand: Hand, world: World) -> None:
+    """Goal: a claim that was answered twice, by one owner or by two, leaves one count.
+
+    Method: the same object twice; then another made by yet another run."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    other = Reference(named("x", "third"), NEXT)
+    for ref in (REBORN, REBORN, other):
+        hand.say(Reborn(OLD, ref), ref.owner)
+    world.expect((BOSS, mine(CHILD)), (NEXT, Release(other.object, 1)))
+    hand.let_go(OLD)
+    world.expect((NEW, Release(MADE, 2)))
+    hand.nothing_left()
+
+
+def test_unclaimed(hand: Hand, world: World) -> None:
+    """Goal: it fails, with the submitter's reason; once reborn, an older refusal is nothing."""
+    told: list[str] = []
+    hand.rebirth.owner_died = lambda entry, why: told.append(why) or why.encode()  # type: ignore[func-returns-value]
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.say(Unclaimed(OLD, "and so it is"), BOSS)
+    assert (told, hand.error()) == (["and so it is"], "and so it is")
+    world.expect((BOSS, mine(CHILD)))
+    hand.let_go(OLD)
+    hand.hold()
+    hand.owner.ownership.lost.discard(DEAD.process)
+    hand.owner.peer_lost(DEAD)
+    hand.say(Reborn(OLD, REBORN), NEW)
+    hand.say(Unclaimed(OLD, "late"), BOSS)
+    world.expect((BOSS, mine(CHILD)))
+    assert hand.owner.ownership.entries[OLD].value is None
+    hand.let_go(OLD)
+    world.expect((NEW, Release(MADE, 1)))
+    hand.nothing_left()
+
+
+def test_old_reference_is_passed_on_as_the_new_one(hand: Hand, world: World) -> None:
+    """Goal: whoever is given a reference that has changed is given the one that is good now, counted
+    by its new owner: in a task's arguments, at its top and inside, and in a value that is told.
+
+    Method: the user's variable still has the old one; a put value contains it."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.say(Reborn(OLD, REBORN), NEW)
+    hand.owner.put(object_id("p"), inline(b"p", X))
+    hand.owner.ownership.hand_out(hand.owner.ownership.reference(object_id("p")), THIRD)
+    world.expect((BOSS, mine(CHILD)))
+    hand.say(Locate(object_id("p")), THIRD)
+    world.expect((NEW, Provide(MADE, THIRD)), (THIRD, Located(object_id("p"), inline(b"p", REBORN))))
+    task = hand.submit(deps=[X], borrowed=[X])
+    world.expect((NEW, Locate(MADE)))
+    hand.say(Located(MADE, inline()), NEW)
+    hand.asked()
+    hand.grant(1)
+    push = world.one(PushTask, worker(1))
+    assert (push.deps, push.borrowed) == ([Argument(REBORN, inline())], [REBORN])
+    assert world.take(Provide, NEW) == [Provide(MADE, worker(1))]
+    hand.done(task, 1)
+    hand.pushed(1)
+
+
+def test_new_owner_dies_too(hand: Hand, world: World) -> None:
+    """Goal: a value may come back more than once; every id that it had still names it.
+
+    Method: reborn, its new owner dies, reborn again."""
+    hand.hold()
+    hand.owner.peer_lost(DEAD)
+    hand.say(Reborn(OLD, REBORN), NEW)
+    hand.owner.peer_lost(NEW)
+    again = Claim(MADE, world.address, NEW.process, [CHILD])
+    world.expect((BOSS, mine(CHILD)), (BOSS, ClaimObject(again)))
+    third = Reference(named("x", "third"), NEXT, (Link(CHILD, BOSS),))
+    hand.say(Reborn(MADE, third), NEXT)
+    table = hand.owner.ownership
+    assert table.current(X) == table.current(REBORN) == third
+    assert len(table.entries) == 3
+    assert table.entries[OLD] is table.entries[MADE] is table.entries[third.object]
+    hand.let_go(OLD)
+    world.expect((NEXT, Release(third.object, 1)))
+    hand.nothing_left()
+
+
+def test_orphan_that_arrives_late(hand: Hand, world: World) -> None:
+    """Goal: a reference that comes after its owner's death is claimed at once, and usable at once.
+
+    Method: pushed to us by a process that has not heard."""
+    hand.owner.peer_lost(DEAD)
+    push = PushTask(CHILD, 0, lease(1), FunctionId(b"function"), b"", borrowed=[X])
+    hand.say(push, BOSS)
+    world.expect((BOSS, mine(CHILD)))
+    run = hand.hand.begin()
+    assert run is not None
+    hand.finish(run)
+    hand.answer()
+    hand.say(Unclaimed(OLD, "for nobody"), BOSS)
+    hand.nothing_left()
+
+
+@pytest.mark.parametrize("kind", ["inline", "stored"])
+@pytest.mark.parametrize("end", ["opens", "breaks", "opens late", "breaks late"])
+def test_owner_dies_behind_a_value(hand: Hand, world: World, kind: str, end: str) -> None:
+    """Goal: a value that the owner told just before it died counts if it is small, and is nothing
+    if it is stored; whether its references are introduced before or after the object is reborn, or
+    never, no count is left behind.
+
+    Method: Located with y of a third process; the owner dies; the introduction comes, or the word
+    that none will, before Reborn or after."""
+    y = Reference(object_id("y"), THIRD)
+    entry = hand.hold()
+    getting = hand.owner.get([OLD], lambda: None)
+    told = inline(b"told", y) if kind == "inline" else stored(100, NEAR, contains=[y])
+    hand.say(Located(OLD, told), DEAD)
+    hand.owner.peer_lost(DEAD)
+    world.sent.clear()
+    if "late" in end:
+        hand.say(Reborn(OLD, REBORN), NEW)
+    if end.startswith("opens"):
+        hand.say(Introduce(y, DEAD.process), THIRD)
+    else:
+        hand.owner.ownership.on_gone(gone(DEAD), THIRD.process)
+    known = "late" not in end and (kind == "inline" or end == "breaks")
+    assert getting.done == known
+    assert world.take(FetchObject) == []
+    if "late" not in end:
+        assert hand.owner.ownership.entries[OLD] is entry
+        hand.say(Reborn(OLD, REBORN), NEW)
+    if not known:
+        hand.say(Located(MADE, inline()), NEW)
+    assert getting.done
+    assert hand.owner.ownership.entries[OLD].pins == 0
+    hand.let_go(OLD)
+    assert world.take(Release, NEW) == [Release(MADE, 1)]
+    assert world.take(Release, THIRD) == ([Release(y.object, 1)] if "opens" in end else [])
+    hand.nothing_left()
+    world.take(Locate)
+
+
+def gone(peer: Address) -> object:
+    from freehold.wire.messages import Gone
+
+    return Gone(peer.process)
+
+
+def test_wait_counts_what_has_changed(hand: Hand, world: World) -> None:
+    """Goal: an object that was ready stays so for a wait that goes on, under the id that it has
+    when the wait ends.
+
+    Method: x is known, y not; x's owner dies and x is reborn; then y comes."""
+    hand.hold(X, inline())
+    y = hand.hold(Reference(object_id("y"), THIRD))
+    waiting = hand.owner.wait([OLD, y.object], 2, False, lambda: None)
+    hand.owner.peer_lost(DEAD)
+    hand.say(Reborn(OLD, REBORN), NEW)
+    hand.say(Located(y.object, inline()), THIRD)
+    assert waiting.done
+    waiting.close()
+    entries = hand.owner.ownership.entries
+    assert waiting.ready == {entries[OLD].object, y.object}
+    world.take(Locate), world.take(ClaimObject)
+
+
+# -- the submitter --------------------------------------------------------------------------------
+
+
+def children_at(hand: Hand, **options: object) -> tuple[Task, int]:
+    """A task of ours that is done, and has children at its worker, named by its number."""
+    task = hand.submit(**options)  # type: ignore[arg-type]
+    number = hand.taken(task)
+    hand.done(task, number, results=[inline()], children=True)
+    return task, number
+
+
+def on(task: Task, holder: Address = THIRD, dead: int = 1) -> Claim:
+    """A claim on what a run of the task has made at a worker."""
+    return Claim(OLD, holder, worker(dead).process, [task.id])
+
+
+def test_two_holders_one_run(hand: Hand, world: World) -> None:
+    """Goal: the task runs again once, with all claims on it; each holder is told where its lies.
+
+    Method: two holders claim, one of them twice; then a third, when it has been pushed."""
+    task, number = children_at(hand)
+    hand.end(number)
+    world.sent.clear()
+    claims = [on(task, THIRD), on(task, NEXT)]
+    for one in (*claims, claims[0]):
+        hand.say(ClaimObject(one), one.holder)
+    waits = [(one.holder, Claimed(OLD, hand.me)) for one in (*claims, claims[0])]
+    assert [sent for sent in world.sent if isinstance(sent[1], Claimed)] == waits
+    world.take(Claimed), hand.asked()
+    hand.grant(2)
+    push = world.one(PushTask)
+    assert (push.task, push.attempt, push.claims) == (task.id, 1, claims)
+    assert [(to, m) for to, m in world.sent if isinstance(m, Claimed)] == [
+        (THIRD, Claimed(OLD, worker(2))),
+        (NEXT, Claimed(OLD, worker(2))),
+    ]
+    world.sent.clear()
+    late = on(task, BOSS)
+    hand.say(ClaimObject(late), BOSS)
+    world.expect(
+        (BOSS, Claimed(OLD, hand.me)),
+        (BOSS, Claimed(OLD, worker(2))),
+        (worker(2), ClaimFrom(task.id, late)),
+    )
+    hand.done(task, 2, results=[inline()])
+    world.expect()
+    hand.drop(task)
+    hand.rest()
+
+
+def test_claim_on_a_run_that_is_over_elsewhere(hand: Hand, world: World) -> None:
+    """Goal: if a later run is done, and its worker lives, the claim goes there; only if that has
+    dropped the object already does the task run again, and each run counts as a retry.
+
+    Method: the worker sends the claim back, naming itself as the dead owner."""
+    task, number = children_at(hand, max_retries=1)
+    stale = on(task, dead=9)
+    hand.say(ClaimObject(stale), THIRD)
+    assert world.take(Claimed) == [Claimed(OLD, worker(number))]
+    assert world.take(ClaimFrom, worker(number)) == [ClaimFrom(task.id, stale)]
+    assert task.attempt == 0
+    hand.say(ClaimObject(on(task)), worker(number))
+    assert (task.attempt, task.used_retries) == (1, 1)
+    number = hand.taken(task)
+    assert [message.at for message in world.take(Claimed, THIRD)] == [hand.me, worker(number)]
+    hand.done(task, number, results=[inline()], children=True)
+    hand.say(ClaimObject(on(task, dead=number)), worker(number))
+    assert world.one(Unclaimed, THIRD).reason == "and its task t1() has used its 1 retries"
+    hand.drop(task)
+    hand.say(ChildrenGone(task.id), worker(number))
+    hand.nothing_left()
+
+
+def test_claim_while_the_task_waits(hand: Hand, world: World) -> None:
+    """Goal: a task that waits or is queued takes the claim along when it goes.
+
+    Method: a first run at a worker that died; the second waits for a grant."""
+    task = hand.submit()
+    hand.taken(task)
+    hand.end(1)
+    assert task.attempt == 1
+    hand.say(ClaimObject(on(task)), THIRD)
+    world.expect_only = None  # type: ignore[attr-defined]
+    number = hand.taken_push(task)
+    assert number.claims == [on(task)]
+
+
+def test_run_took_another_path(hand: Hand, world: World) -> None:
+    """Goal: what the run did not make is refused by name, and only that.
+
+    Method: two objects claimed; one is reported as not made."""
+    task, number = children_at(hand)
+    hand.end(number)
+    other = Claim(named("y", "first"), NEXT, worker(number).process, [task.id])
+    for one in (on(task), other):
+        hand.say(ClaimObject(one), one.holder)
+    number = hand.taken(task)
+    world.sent.clear()
+    hand.done(task, number, results=[inline()], unclaimed=[other.object])
+    reason = "and running t1() again took another path, which did not make it"
+    world.expect((NEXT, Unclaimed(other.object, reason)))
+    hand.drop(task)
+    hand.rest()
+
+
+def test_run_fails(hand: Hand, world: World) -> None:
+    """Goal: a run that raises and may be retried keeps the claims that it has not answered; when no
+    retry is left they are refused.
+
+    Method: the re-run raises, is tried once more, and its worker dies."""
+    task, number = children_at(hand, max_retries=2, retry_exceptions=b"*")
+    hand.end(number)
+    hand.say(ClaimObject(on(task)), THIRD)
+    number = hand.taken(task)
+    hand.done(task, number, results=[failed(b"boom")], retry=True, unclaimed=[OLD])
+    assert world.take(Unclaimed) == []
+    number = hand.taken(task)
+    assert (task.attempt, task.used_retries) == (2, 2)
+    hand.end(number)
+    reason = "and running t1() again has failed"
+    assert world.take(Unclaimed, THIRD) == [Unclaimed(OLD, reason)]
+    hand.drop(task)
+    world.sent.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_retries": 0}, "and the task that made it, t1(), may not run twice (max_retries=0)"),
+        ({}, "and how to make it again is forgotten: nobody had asked for it in time"),
+    ],
+)
+def test_claims_that_are_refused(hand: Hand, world: World, options: dict[str, int], reason: str) -> None:
+    """Goal: the holder learns why.
+
+    Method: a task that may not run twice; one whose children are said to be gone."""
+    task, number = children_at(hand, **options)
+    if not options:
+        hand.drop(task)
+        hand.say(ChildrenGone(task.id), worker(number))
+    hand.say(ClaimObject(on(task)), THIRD)
+    assert world.take(Unclaimed, THIRD) == [Unclaimed(OLD, reason)]
+    hand.rest()
+
+
+def test_worker_that_is_dead_and_not_buried(hand: Hand, world: World) -> None:
+    """Goal: a claim is not sent to a worker whose stream has ended; it goes along with the retry.
+
+    Method: the task is at worker 1, which is lost; its node has not said how."""
+    task = hand.submit()
+    number = hand.taken(task)
+    hand.owner.peer_lost(worker(number))
+    hand.say(ClaimObject(on(task, dead=9)), THIRD)
+    world.expect((THIRD, Claimed(OLD, hand.me)))
+    world.advance(10)
+    number = hand.taken(task)
+    assert world.take(Claimed, THIRD) == [Claimed(OLD, worker(number))]
+    hand.done(task, number)
+    world.sent.clear()
+
+
+# -- the runner -----------------------------------------------------------------------------------
+
+
+def test_made_again(hand: Hand, world: World) -> None:
+    """Goal: in the moment in which it is made the holder is counted and told, so user code cannot
+    free it first; another name is not given.
+
+    Method: two claims on x; the run puts y, then x, and drops both."""
+    run = hand.run(claim(THIRD), claim(NEXT))
+    hand.put(run, named("y", "second"))
+    world.expect()
+    entry = hand.put(run)
+    ref = Reference(MADE, hand.me, (Link(CHILD, BOSS),))
+    world.expect((THIRD, Reborn(OLD, ref)), (NEXT, Reborn(OLD, ref)))
+    assert entry.holders == {THIRD.process: 1, NEXT.process: 1}
+    for key in (MADE, named("y", "second")):
+        hand.let_go(key)
+    assert list(hand.owner.ownership.entries) == [MADE]
+    hand.finish(run)
+    hand.answer(children=True)
+    for holder in (THIRD, NEXT):
+        hand.say(Release(MADE, 1), holder)
+    world.expect((BOSS, ChildrenGone(CHILD)))
+    hand.nothing_left()
+
+
+def test_not_made_again(hand: Hand, world: World) -> None:
+    """Goal: what was claimed from the run and not made is reported with its results."""
+    run = hand.run(claim(THIRD))
+    hand.finish(run)
+    hand.answer(unclaimed=[OLD])
+    hand.nothing_left()
+
+
+@pytest.mark.parametrize("when", ["before it begins", "before it is made", "when it is made", "after"])
+def test_claim_comes_late(hand: Hand, world: World, when: str) -> None:
+    """Goal: a claim may come at any time of the run, or after it while the object is there."""
+    run = hand.run(begin=when != "before it begins")
+    if when == "before it begins":
+        hand.say(ClaimFrom(CHILD, claim()), BOSS)
+        assert hand.hand.begin() is run
+    if when == "before it is made":
+        hand.say(ClaimFrom(CHILD, claim()), BOSS)
+    hand.put(run)
+    if when == "when it is made":
+        hand.say(ClaimFrom(CHILD, claim()), BOSS)
+    if when == "after":
+        hand.finish(run)
+        hand.answer(children=True)
+        hand.say(ClaimFrom(CHILD, claim()), BOSS)
+    assert world.one(Reborn, THIRD).object == OLD
+    if when != "after":
+        hand.finish(run)
+        hand.answer(children=True)
+    hand.let_go(MADE)
+    hand.say(Release(MADE, 1), THIRD)
+    world.expect((BOSS, ChildrenGone(CHILD)))
+    hand.nothing_left()
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_claim_on_what_is_made_and_gone(hand: Hand, world: World, running: bool) -> None:
+    """Goal: a claim that comes after the run has dropped the object goes back to the submitter,
+    which runs the task again with the claim from the start. It is not refused as never made.
+
+    Method: put and dropped; the claim comes before the run ends, or after."""
+    run = hand.run()
+    hand.put(run)
+    hand.let_go(MADE)
+    if not running:
+        hand.finish(run)
+        hand.answer()
+    hand.say(ClaimFrom(CHILD, claim()), BOSS)
+    if running:
+        hand.finish(run)
+        hand.answer()
+    world.expect((BOSS, ClaimObject(claim(dead=hand.me))))
+    hand.nothing_left()
+
+
+def test_claim_goes_on_to_a_child(hand: Hand, world: World) -> None:
+    """Goal: a claim whose path goes on waits for the run to submit the next task, and goes with its
+    push; the runner is that task's submitter then.
+
+    Method: path CHILD, then a task of the name that the run gives."""
+    inner = TaskId(b"inner..." + b"first...")
+    run = hand.run(claim(THIRD, CHILD, inner))
+    again = TaskId(b"inner..." + b"second..")
+    task = hand.owner_task(again, run)
+    moved = Claim(OLD, THIRD, DEAD.process, [again])
+    world.expect_first = None  # type: ignore[attr-defined]
+    assert world.take(Claimed, THIRD) == [Claimed(OLD, hand.me)]
+    number = hand.taken_push(task)
+    assert number.claims == [moved]
+    assert number.line == (Link(CHILD, BOSS),)
+
+
+def test_lineage_only_object_is_made_again_for_its_holder(hand: Hand, world: World) -> None:
+    """Goal: an object of ours of which only lineage knows, and whose value is gone, is made again
+    when it is given to a holder; nobody waits for ever.
+
+    Method: a task's result, used by a kept task and dropped; then it is claimed."""
+    run = hand.run()
+    again = TaskId(b"x......." + b"second..")
+    maker = hand.owner_task(again, run)
+    hand.work(maker)
+    user = hand.submit(deps=[Reference(MADE, hand.me)])
+    hand.work(user)
+    hand.let_go(MADE)
+    assert world.take(FreeObjects) == [FreeObjects([MADE])]
+    hand.say(ClaimFrom(CHILD, claim()), BOSS)
+    assert world.one(Reborn, THIRD).ref.object == MADE
+    hand.say(Locate(MADE), THIRD)
+    hand.work(maker, results=[inline(b"again")])
+    assert world.take(Located, THIRD) == [Located(MADE, inline(b"again"))]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "argument failed"])
+def test_claims_on_a_run_that_never_begins(hand: Hand, world: World, how: str) -> None:
+    """Goal: a task that ends before it has begun here says which claims it had, or their holders
+    would wait for ever; and that children of an earlier run are still here, if they are.
+
+    Method: an earlier run left a child; the next comes with a claim and is cancelled, or comes with
+    an argument that has failed."""
+    run = hand.run()
+    hand.put(run)
+    hand.finish(run)
+    hand.answer(children=True)
+    push = PushTask(CHILD, 1, lease(1), FunctionId(b"function"), b"", claims=[claim()])
+    if how == "argument failed":
+        push.deps = [Argument(Reference(object_id("a"), BOSS), failed(b"lost"))]
+    hand.say(push, BOSS)
+    if how == "cancelled":
+        hand.say(CancelTask(CHILD, False, False), BOSS)
+    error = failed(b"lost") if how == "argument failed" else failed(b"cancelled: ")
+    done = TaskDone(CHILD, 1, [error], children=True, unclaimed=[OLD])
+    world.expect((BOSS, done))
+    hand.let_go(MADE)
+    world.expect((BOSS, ChildrenGone(CHILD)))
+    hand.nothing_left()
+
+
+def test_holder_dies(hand: Hand, world: World) -> None:
+    """Goal: its claims are void: nothing is counted for it."""
+    run = hand.run(claim(THIRD))
+    hand.owner.peer_lost(THIRD)
+    assert hand.put(run).holders is None
+    hand.let_go(MADE)
+    hand.finish(run)
+    hand.answer()
+    hand.nothing_left()
+
+
+def test_given_back_with_claims(hand: Hand, world: World) -> None:
+    """Goal: a task that goes back unbegun takes nothing along: its submitter has the claims, and a
+    claim that crosses it goes back too."""
+    hand.run(claim(), begin=False)
+    hand.hand.give_way()
+    hand.say(ClaimFrom(CHILD, claim()), BOSS)
+    world.expect((BOSS, TaskReturned(CHILD, 0)), (BOSS, ClaimObject(claim(dead=hand.me))))
+    hand.nothing_left()
+
+
+def test_line_is_bounded(hand: Hand, world: World) -> None:
+    """Goal: references name at most LONGEST_LINE ancestors, the nearest first."""
+    line = tuple(Link(task_id(f"t{depth}"), CHIEF) for depth in range(LONGEST_LINE))
+    run = hand.run(line=line)
+    entry = hand.put(run)
+    assert entry.line == (Link(CHILD, BOSS), *line[:-1])
+    hand.let_go(MADE)
+    hand.finish(run)
+    hand.answer()
+
+
+# -- all at once ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_holder_submitter_and_runner(hand: Hand, world: World, dropped: bool) -> None:
+    """Goal: one worker may claim from itself, run the task itself and be given its own object.
+
+    Method: it holds what a worker made in a task of its own; that worker dies; the lease that it is
+    granted is on itself. It may have dropped the reference by then."""
+    task, number = children_at(hand)
+    ref = Reference(OLD, worker(number), (Link(task.id, hand.me),))
+    hand.hold(ref)
+    hand.end(number)
+    if dropped:
+        hand.let_go(OLD)
+    hand.asked()
+    hand.grant_self(2)
+    hand.loop()
+    run = hand.hand.begin()
+    assert run is not None
+    entry = hand.put(run)
+    assert (entry.handles, entry.holders) == (1 if dropped else 2, None)
+    hand.finish(run)
+    hand.loop()
+    if not dropped:
+        assert hand.owner.ownership.entries[OLD] is entry
+        hand.let_go(OLD)
+    hand.let_go(MADE)
+    hand.loop()
+    hand.drop(task)
+    world.sent.clear()
+    hand.nothing_left()
