@@ -65,9 +65,9 @@ class RunNames(Names):
     it, and eight that only this run has.
 
     The first half is a digest of the task, the function, the arguments and how often just this call
-    was made before: if the task is run again, because the process that ran it has died with all it owned,
-    the same calls are known again by it (NSDI'21, section 4.3: "a deterministic function of the
-    parent's id"). The second half keeps the two apart, since the first run's children may live on:
+    was made before: if the task is run again, because the process that ran it has died with all it
+    owned, the same calls are known again by it (NSDI'21, section 4.3: "a deterministic function of
+    the parent's id"). The second half keeps the two apart, since the first run's children may live on:
     docs/design/0005-names.md. A put is known again by its size and its ends (``fingerprint``).
     """
 
@@ -98,7 +98,8 @@ class RunNames(Names):
         repeats = self.repeats.get(digest)
         if repeats is None:
             if len(self.repeats) >= self.MOST:
-                return next(self.made).to_bytes(8, "little")
+                number = next(self.made).to_bytes(8, "little")
+                return blake2b(number, digest_size=8, key=self.run).digest()  # (no other run's)
             repeats = self.repeats.setdefault(digest, count())  # (one step, as is next())
         return ((int.from_bytes(digest, "big") + next(repeats)) & _EIGHT).to_bytes(8, "big")
 

@@ -9,13 +9,20 @@ state continues in the same machines; each other child replays its steps.
 What the canonical form leaves out must follow from what it has. If it says too much, the same state
 is visited twice; if it says too little, a state is taken for another and what follows is not seen.
 
+Two steps of different processes commute: either may come first, and the state after both is the
+same. So when both have been tried first, one of the orders leads to nothing new, and is left out: a
+step that was tried before in a state *sleeps* in the states behind its later siblings until
+something touches what it touches (Godefroid's sleep sets; ``touches`` says what is dependent). This
+leaves out steps and not states. A state that is met again with fewer sleepers than before has those
+tried that slept then.
+
 No step may raise. The model says what else a state promises (``broken``), and what must be left
 when nothing can happen any more (``left_over``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +41,12 @@ class Explorable(Protocol):
 
     def take(self, step: Step) -> None:
         """Do one step."""
+
+    def touches(self, step: Step) -> frozenset[str]:
+        """What a step reads or changes that another may: its process, or a bound that all share.
+        Steps that touch different things commute, and neither makes the other possible or
+        impossible.
+        """
 
     def canonical(self) -> Hashable:
         """Equal for equal states."""
@@ -62,10 +75,10 @@ def explore(begin: Callable[[], Explorable], cap: int = 400_000) -> Found:
     ``cap``: more states than this is a mistake in the model's bounds.
     """
     found = Found()
-    seen: set[Hashable] = set()
-    stack: list[list[Step]] = [[]]
+    seen: dict[Hashable, frozenset[Step]] = {}  # with the steps that slept at every visit
+    stack: list[tuple[list[Step], frozenset[Step]]] = [([], frozenset())]
     while stack:
-        path = stack.pop()
+        path, asleep = stack.pop()
         model = begin()
         for step in path:
             if attempt(model, step, path, found):
@@ -74,24 +87,43 @@ def explore(begin: Callable[[], Explorable], cap: int = 400_000) -> Found:
             found.steps += 1
             found.blamed += bool(model.told)  # (a state like any other once it is over)
             state = model.canonical()
-            if state in seen:
+            before = seen.get(state)
+            if before is not None and before <= asleep:
                 break
-            seen.add(state)
-            found.states += 1
-            assert found.states < cap, "larger than the program said"
             steps = model.steps()
-            problem = model.broken() or ("" if steps else model.left_over())
-            found.quiescent += not steps
-            if problem:
-                found.problems.append(story(path, problem))
-                return found
+            if before is None:
+                seen[state] = asleep
+                found.states += 1
+                assert found.states < cap, "larger than the program said"
+                problem = model.broken() or ("" if steps else model.left_over())
+                found.quiescent += not steps
+                if problem:
+                    found.problems.append(story(path, problem))
+                    return found
+                steps = [step for step in steps if step not in asleep]
+            else:
+                steps = [step for step in steps if step in before and step not in asleep]
+                asleep = seen[state] = before & asleep
             if not steps:
                 break
-            stack += [[*path, step] for step in steps[1:]]
-            path = [*path, steps[0]]
-            if attempt(model, steps[0], path, found):
+            children = list(with_sleepers(model, steps, asleep))
+            stack += [([*path, step], slept) for step, slept in reversed(children[1:])]
+            step, asleep = children[0]
+            path = [*path, step]
+            if attempt(model, step, path, found):
                 return found
     return found
+
+
+def with_sleepers(
+    model: Explorable, steps: Sequence[Step], asleep: frozenset[Step]
+) -> Iterator[tuple[Step, frozenset[Step]]]:
+    """Each step with those that need not be tried behind it."""
+    tried = {step: model.touches(step) for step in asleep}
+    for step in steps:
+        touched = model.touches(step)
+        yield step, frozenset(other for other, what in tried.items() if not what & touched)
+        tried[step] = touched
 
 
 def attempt(model: Explorable, step: Step, path: Sequence[Step], found: Found) -> bool:

@@ -259,6 +259,18 @@ class Model:
         kind, *rest = step
         getattr(self, kind)(*rest)
 
+    def touches(self, step: Step) -> frozenset[str]:
+        """Its process; all that is bounded is shared, and a crash that loses bytes is a matter of
+        their takers too.
+        """
+        kind, name, *rest = step
+        if kind == "deliver":
+            return frozenset((self.by_address[rest[0]].name,))
+        if kind == "crash":
+            takers = (self.by_address[taker].name for taker in rest[0])
+            return frozenset((name, "bounds", *takers))
+        return frozenset((name, "bounds") if kind in {"pass", "hurry"} else (name,))
+
     def deliver(self, source: Address, target: Address) -> None:
         message = self.links[source, target].popleft()
         taker = self.by_address[target]

@@ -156,7 +156,7 @@ class Home(Bench):
         super().__init__(world)
         self.owner.errors = Words()  # type: ignore[assignment]
         self.lineage = self.owner.lineage
-        self.at: dict[TaskId, int] = {}  # which worker the tasks lie at that have come
+        self.at: dict[TaskId, tuple[int, PushTask]] = {}  # tasks that have come to a worker
 
     def work(self, *expected: Task, at: Address = NEAR, **fields: Any) -> None:
         """Each of these comes to a worker, one after the other, and is done; the results are stored
@@ -169,6 +169,10 @@ class Home(Bench):
 
     def taken(self, task: Task) -> int:
         """The number of the worker to which this task has come; what is asked for is granted."""
+        return self.push_of(task)[0]
+
+    def push_of(self, task: Task) -> tuple[int, PushTask]:
+        """The same, and with what message."""
         while requests := self.world.take(RequestLease):
             for request in requests:
                 if request.lease in self.owner.leasing.asked:
@@ -177,7 +181,7 @@ class Home(Bench):
         for to, message in list(self.world.sent):
             if isinstance(message, PushTask):
                 assert message.task not in self.at, "it has come twice"
-                self.at[message.task] = int(to.process.strip(b"w."))
+                self.at[message.task] = (int(to.process.strip(b"w.")), message)
         self.world.take(PushTask)
         return self.at.pop(task.id)
 

@@ -188,6 +188,41 @@ def test_no_room_here_is_an_error_of_its_own(bench: Bench, world: World) -> None
     assert (reader.told, bench.asked) == ([(X, failed().kind, b"full: no room")], [])
 
 
+def test_missing_for_who_cannot_wait(bench: Bench, world: World) -> None:
+    """Goal: a task's argument that no node has is given up at once, so that the task can go back to
+    its owner; who can wait does, and the owner is asked only for them.
+
+    Method: two such readers and a patient one of x; an impatient one alone of y."""
+    hasty, other, patient = Reader(patient=False), Reader(patient=False), Reader()
+    for key, reader in ((X, hasty), (X, patient), (Y, other)):
+        bench.fetching.fetch(key, ME, stored(100, NODE), reader, ARGUMENT)
+    world.take(FetchObject)
+    for key in (X, Y):
+        bench.fetching.on_missing(ObjectMissing(key, "gone", [NODE.node]))
+    assert (hasty.told, other.told) == ([(X, [NODE.node])], [(Y, [NODE.node])])
+    assert bench.asked == [(X, ME, [NODE.node])]
+    assert list(bench.fetching.locals) == [X]
+    bench.fetching.relocated(X, inline())
+    assert patient.told == [(X, inline().kind, b"value")]
+
+
+def test_withdraw(bench: Bench, world: World) -> None:
+    """Goal: when a fetch can come to nothing any more the node is told, who cannot wait gives up,
+    and the others are handed back. What is here already stays.
+
+    Method: x on its way for two; y pinned here; z never asked for."""
+    hasty, patient = Reader(patient=False), Reader()
+    for reader in (hasty, patient):
+        bench.fetching.fetch(X, ME, stored(100, NODE), reader, GET)
+    world.take(FetchObject)
+    bench.local("y")
+    assert bench.fetching.withdraw(X) == [patient]
+    assert (hasty.told, patient.told) == ([(X, [])], [])
+    assert bench.fetching.withdraw(Y) == bench.fetching.withdraw(Z) == []
+    world.expect((NODE, CancelFetch(X)))
+    assert list(bench.fetching.locals) == [Y]
+
+
 def test_what_is_awaited_from_an_owner(bench: Bench, world: World) -> None:
     """Goal: its objects that are on their way; not what is here already, not those of others."""
     for name, owner in (("x", ME), ("y", ME), ("z", OTHER)):

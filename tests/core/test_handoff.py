@@ -18,7 +18,8 @@ def check(name: str, program: Program, at_least: int) -> Found:
     seen = f"{name}: {found.states:,} states, {found.quiescent:,} quiescent, "
     print(seen + f"{found.blamed:,} blamed")  # noqa: T201 (shown with -s)
     assert not found.problems, "\n" + found.problems[0]
-    assert found.states >= at_least, "the program shrank: it no longer tests what it did"
+    # (A third: since an orphan is claimed at once, many of the states after a death are one.)
+    assert found.states >= at_least // 3, "the program shrank: it no longer tests what it did"
     assert found.quiescent
     return found
 

@@ -213,11 +213,15 @@ class Execution:
 
     def fail(self, run: Run, error: bytes) -> None:
         """Answer an abandoned task with an error."""
-        count = run.message.num_returns
-        self.world.send(
-            run.submitter,
-            TaskDone(run.message.task, run.message.attempt, [Value(FAILED, error)] * count),
-        )
+        message = run.message
+        results = [Value(FAILED, error)] * message.num_returns
+        children, unclaimed = self.run_over(
+            message.task
+        )  # (of an earlier run something may be left)
+        unclaimed += [claim.object for claim in message.claims]
+        done = TaskDone(message.task, message.attempt, results)
+        done.children, done.unclaimed = children, unclaimed
+        self.world.send(run.submitter, done)
 
     def peer_lost(self, process: ProcessId) -> None:
         """An owner is gone: nobody waits for its tasks."""

@@ -391,6 +391,8 @@ class Wait:
             if self.fetching is not None:
                 self.fetching.abandon(object_id, self)
         self.pending.clear()
+        entries = self.ownership.entries  # what was ready may have another id since then
+        self.ready = {entries[key].object if key in entries else key for key in self.ready}
 
 
 class Creation:

@@ -258,6 +258,8 @@ class Lineage:
             task = entry.task
             if entry.value is not None or self.running(entry):
                 continue  # asked for twice, or under way
+            if self.ownership.entries.get(entry.object) is not entry:
+                continue  # who needed it has failed meanwhile, for want of another argument
             if isinstance(task, Task) and self.submission.may_retry(task):
                 work.extend(self.begin_again(task))
             else:

@@ -28,7 +28,8 @@ it back, naming itself as the dead owner: one more run, and each counts as a ret
 is cut off from the holder but lives (its objects and the new ones have different ids, and it sees
 the end of the holder's stream as the holder sees its); a holder that drops the reference meanwhile
 (it gives the count back when ``Reborn`` comes); one that claims twice (it is counted twice and
-told twice).
+told twice). Not told apart: a claim that comes while the run goes on, which has made and dropped
+the object, from one on what the run will not make: both are refused when it ends.
 """
 
 from __future__ import annotations
@@ -282,6 +283,8 @@ class Rebirth:
             entry = self.made_in(origin, name_of(claim.object))
             if entry is not None:
                 self.give(entry, claim)
+                if entry.value is None:  # (only lineage needed it)
+                    self.lineage.recover(entry, "its value went with its last reference")
                 return
         if origin is not None and origin.running:
             self.await_name(origin, claim)
@@ -295,10 +298,11 @@ class Rebirth:
             self.world.send(submitter, ClaimObject(claim))
 
     def made_in(self, origin: Origin, name: bytes) -> Entry | None:
-        """The object of that name, if it was made in this run and is still there."""
+        """The object of that name, if it was made in this run and is still there, or will be."""
         for entry in self.ownership.entries.values():
             if entry.origin is origin and name_of(entry.object) == name:
-                return entry
+                there = entry.value is not None or isinstance(entry.task, Task)
+                return entry if there else None
         return None
 
     def submitted_in(self, origin: Origin, name: bytes) -> Task | None:

@@ -442,7 +442,8 @@ class Owner:
     def task_over(self, task: Task, results: Sequence[Value], worker: Address | None) -> bool:
         """A task is done. Whether its arguments stay held, because it may have to run again."""
         if task.claims:
-            self.rebirth.task_over(task, failed=worker is None)
+            failed = worker is None or any(value.kind == FAILED for value in results)
+            self.rebirth.task_over(task, failed=failed)
         return self.lineage.keep(task, results, worker)
 
     def owner_died(self, entry: Entry, why: str) -> bytes:
