@@ -402,7 +402,7 @@ class LineageEvictedError(ObjectLostError):
     """
 
     summary = "the value is lost, and its lineage was dropped to save memory"
-    remedy = "Submit its task again; pass large arguments by reference, so that lineage stays small."
+    remedy = "Submit its task again; pass large arguments by reference: lineage stays small."
 
 
 class OwnerDiedError(ObjectLostError):

@@ -67,7 +67,7 @@ class RunNames(Names):
     The first half is a digest of the task, the function, the arguments and how often just this call
     was made before: if the task is run again, because the process that ran it has died with all it
     owned, the same calls are known again by it (NSDI'21, section 4.3: "a deterministic function of
-    the parent's id"). The second half keeps the two apart, since the first run's children may live on:
+    the parent's id"). The second half keeps the two apart; the first run's children may live on:
     docs/design/0005-names.md. A put is known again by its size and its ends (``fingerprint``).
     """
 

@@ -186,7 +186,8 @@ class Rebirth:
         task = self.submission.tasks.get(task_id)
         if task is not None:
             self.add_claim(task, claim)
-            worker = task.lease.worker if task.state is PUSHED else None  # type: ignore[attr-defined]
+            pushed = task.state is PUSHED
+            worker = task.lease.worker if pushed else None  # type: ignore[attr-defined]
             if worker is None or worker.process == claim.dead:
                 return
             if worker.process not in self.ownership.lost:  # (dead and not buried yet: it would go
