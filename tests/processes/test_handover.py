@@ -73,7 +73,7 @@ def test_values_outlive_the_process_that_owned_them() -> None:
 
     @fh.remote(max_retries=0)
     def leaf(number: int, notes: str) -> np.ndarray:
-        with open(f"{notes}/{number}", "a") as note:
+        with Path(notes, str(number)).open("a") as note:
             note.write("run\n")
         return np.full(LARGE // 8, number)
 
