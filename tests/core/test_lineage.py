@@ -267,6 +267,33 @@ def test_argument_that_cannot_be_made_again(home: Home, world: World) -> None:
     home.nothing_kept()
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["inside a value", "on its own"])
+def test_one_of_two_lost_arguments_is_lost_for_good(home: Home, world: World, inside: bool) -> None:
+    """Goal: a task that fails for want of one argument holds nothing of the other; one that it
+    does not wait for (a reference inside a value) is not made again for nobody.
+
+    Method: a put value and a result, both gone with their last handles, and their task's result
+    lost."""
+    home.owner.put(X, stored(100, NEAR))
+    other = home.made()
+    put, ref = reference("x", world.address), home.ref(other)
+    task = home.submit(deps=[put], borrowed=[ref]) if inside else home.submit(deps=[put, ref])
+    number = home.taken(task)
+    home.done(task, number, results=[stored(100, NEAR)])
+    if inside:  # the worker was given it
+        home.say(Release(ref.object, 1), worker(number))
+    home.owner.ownership.drop_handle(X)
+    home.drop(other)
+    assert len(world.take(FreeObjects)) == 2
+    home.node_dies()
+    if not inside:
+        home.work(other, at=NODE)
+        assert world.take(FreeObjects) == [FreeObjects([ref.object])]
+    assert why(home.value(task)).startswith("lost: its value went with its last reference, and it")
+    home.drop(task)
+    home.nothing_kept()
+
+
 def test_queued_task_whose_argument_is_lost_waits_again(home: Home, world: World) -> None:
     """Goal: it is not pushed without its argument, and it is when that is there again.
 

@@ -185,6 +185,8 @@ class Node:
         """A driver or a worker is up."""
         self.processes[peer.process] = peer
         self.world.send(peer, self.registered())
+        for info in self.gone.values():  # it may be given references to what was there
+            self.world.send(peer, NodeChanged(info))
         if message.driver:
             job = JobStarted(
                 message.job,
