@@ -311,6 +311,20 @@ def test_a_death_that_the_journal_lost(head: Head, world: World, journal: Memory
     assert list(restarted(world, journal).membership.gone) == [TWO.node]
 
 
+def test_a_jobs_end_that_the_journal_lost(head: Head, world: World, journal: Memory) -> None:
+    """Goal: a dead node's job is over also where only the node's death was written down. Method:
+    the record of the job is put back after the node has died."""
+    head.handle(started("b", process("d2", "two")), TWO)
+    before = dict(journal.kept)
+    head.peer_lost(TWO)
+    world.sent.clear()
+    journal.kept = before | journal.kept
+    assert job("b") in journal.kept
+    assert restarted(world, journal).membership.jobs == {}
+    assert job("b") not in journal.kept
+    world.expect()
+
+
 def test_a_join_that_the_journal_lost(head: Head, world: World, journal: Memory) -> None:
     """Goal: a node of which no record is left, and which died meanwhile, is found dead, because
     another node knew it. Method: two's record is struck; one says that it misses it."""

@@ -335,6 +335,16 @@ def granted_to(bench: Bench, number: int) -> int:
     return worker.start
 
 
+def test_a_new_process_is_told_which_nodes_are_gone(bench: Bench, world: World) -> None:
+    """Goal: it answers for nothing that was there, to a node that lives on in its own opinion.
+
+    Method: a node dies; a worker comes up."""
+    gone = NodeChanged(info(NEAR, alive=False, reason="said nothing"))
+    bench.say(gone, HEAD)
+    world.take(JobEnded)
+    assert world.take(NodeChanged, bench.worker(1)) == [gone]
+
+
 def test_node_gone_takes_its_owners_along(bench: Bench, world: World) -> None:
     """Goal: what owners of a dead node asked for or hold here goes, though nobody names each.
 

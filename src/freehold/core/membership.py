@@ -120,6 +120,9 @@ class Membership:
                     self.members[node] = Member(record.info, now, False)
                 else:
                     self.gone[node] = record.info
+        for job in list(self.jobs.values()):
+            if job.driver.node in self.gone:  # its end was written after that of its node, and lost
+                self.end_job(job.job, None)
 
     # ------------------------------------------------------------------ joining
 
