@@ -339,7 +339,7 @@ def test_a_new_process_is_told_which_nodes_are_gone(bench: Bench, world: World) 
     """Goal: it answers for nothing that was there, to a node that lives on in its own opinion.
 
     Method: a node dies; a worker comes up."""
-    gone = NodeChanged(info(NEAR, alive=False, reason="said nothing"))
+    gone = NodeChanged(info(NEAR, cpus(1), alive=False, reason="said nothing"))
     bench.say(gone, HEAD)
     world.take(JobEnded)
     assert world.take(NodeChanged, bench.worker(1)) == [gone]
