@@ -13,6 +13,7 @@ from freehold.wire.messages import (
     Address,
     NodeInfo,
     ObjectCreated,
+    ObjectMoved,
     ObjectReady,
     ObjectTaken,
     TakeObject,
@@ -79,6 +80,24 @@ def test_the_owner_may_be_quicker_than_the_target(bench: Bench) -> None:
     assert bench.moving.moved == 0
     bench.taken(X, THIRD)
     assert (bench.moving.moved, bench.offers()) == (1, [(THIRD, X)])
+
+
+def test_moved_here_and_on(bench: Bench, world: World) -> None:
+    """Goal: a value goes on from here only when its owner knows of it here: else the word of the
+    second move might overtake that of the first, and the owner would have both copies freed.
+
+    Method: we take a value over, then we are drained; the owner answers late."""
+    objects = bench.store.objects
+    objects.on_take(TakeObject(X, BLOCK, OWNER, job()), OTHER)
+    bench.store.mover.claim()
+    objects.pulled(X, "")
+    assert [type(message) for _, message in world.sent] == [ObjectMoved, ObjectTaken]
+    world.sent.clear()
+    bench.moving.survey()
+    assert (bench.offers(), bench.moving.left) == ([], (1, BLOCK))
+    objects.on_keep(X)
+    bench.moving.survey()
+    assert bench.offers() == [(THIRD, X)]
 
 
 def test_freed_for_good(bench: Bench) -> None:

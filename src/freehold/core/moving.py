@@ -23,7 +23,9 @@ target has the value and dies before the owner hears of it (the owner ignores th
 stays); the owner does not know the value yet, because the task that made it has not been answered
 for (it has the target drop its copy; ours stays and is offered again after ``RETRY`` seconds, then
 after twice that, and so on); our copy is one that nobody knows, of an attempt that died (the owner
-frees both); two drained nodes offer to each other (both refuse).
+frees both); two drained nodes offer to each other (both refuse); a value that was moved here is to
+move on (not before its owner knows of it here: the words of the two targets might overtake each
+other, and the owner would take the later copy for one that nobody knows).
 """
 
 from __future__ import annotations
@@ -112,6 +114,7 @@ class Moving:
             stored.primary
             and stored.state in COMPLETE
             and not stored.dying
+            and not stored.told
             and stored.id not in self.moves
             and not self.stays(stored.owner.process)
         )

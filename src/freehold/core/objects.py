@@ -328,6 +328,7 @@ class Objects:
         if giver is not None:
             if stored.state == SEALED and not stored.pins:
                 self.spilling.rest(stored)  # as a primary
+            stored.told = True
             self.world.send(stored.owner, ObjectMoved(stored.id, giver, self.world.address))
             self.world.send(giver, ObjectTaken(stored.id))
 
@@ -386,10 +387,11 @@ class Objects:
         self.world.send(former, ObjectsGiven())
 
     def on_keep(self, object_id: ObjectId) -> None:
-        """The owner knows of no other copy: this one is the primary now."""
+        """The owner knows of this copy, and that it is the primary."""
         stored = self.table.get(object_id)
         if stored is not None:
             stored.primary = True
+            stored.told = False
             if stored.id in self.spilling.droppable:
                 self.spilling.rest(stored)
 

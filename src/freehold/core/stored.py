@@ -70,6 +70,7 @@ class Stored:
         "slot",
         "sources",
         "state",
+        "told",
         "tried",
         "wants",
     )
@@ -91,6 +92,7 @@ class Stored:
         self.rounds = 0  # how often every source has failed
         self.creator: Address | None = None
         self.giver: Address | None = None  # a node that is drained and waits for us to take it over
+        self.told = False  # its owner was told that we took it over, and has not answered yet
         self.dying = False
 
     def wanted(self) -> bool:

@@ -350,7 +350,10 @@ class Owner:
             assert value is not None
             both = (giver.node, taker.node)
             value.nodes = [taker, *(place for place in places if place.node not in both)]
-        elif all(place.node != taker.node for place in places):
+            self.world.send(taker, KeepObject(object_id))
+        elif any(place.node == taker.node for place in places):
+            self.world.send(taker, KeepObject(object_id))
+        else:
             self.world.send(taker, FreeObjects([object_id]))
         self.world.send(giver, FreeObjects([object_id]))
 

@@ -3,7 +3,7 @@
 Who decides is the node itself (``core.draining``); that it is drained stands in its NodeInfo. A
 value goes from the drained node to another in four messages: TakeObject from the one to the other,
 ObjectTaken back, ObjectMoved to the owner, and the owner's FreeObjects to whichever of the two
-copies is not to stay.
+copies is not to stay, with KeepObject to the new one if that is to.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class ObjectTaken(Record, tag=88):
 
 class ObjectMoved(Record, tag=89):
     """New place to owner: I have taken the object over from a node that is drained. Always
-    answered: FreeObjects to ``giver`` if you know of the object there, else to me (it is freed, or
-    the value that you know is another one, or you do not know of it yet).
+    answered: FreeObjects to ``giver`` and KeepObject to me if you know of the object there, else
+    FreeObjects to me (it is freed, or the value that you know is another one, or you do not know
+    of it yet).
     """
 
     object: ObjectId

@@ -419,7 +419,9 @@ class FreeObjects(Record, tag=42):
 
 
 class KeepObject(Record, tag=49):
-    """Owner to node: your copy is the last that I know of; do not drop it."""
+    """Owner to node: your copy is the last that I know of, or you have taken it over (ObjectMoved):
+    do not drop it.
+    """
 
     object: ObjectId
 
