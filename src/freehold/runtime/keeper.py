@@ -3,8 +3,9 @@
 The daemon that forked the head is its parent, so it alone learns at once that it has ended (pidfd),
 and how. A head that ended in good order, or by SIGTERM before it could do so, was meant to end. Any
 other end was not: a new one is started on the same socket and the same journal, 0.2 s later most of
-it Python's own start. ``RESTARTS`` ends in ``WITHIN`` seconds are too many: then something is wrong
-that another start will not mend, the door is closed, and the nodes go on without a head.
+it Python's own start. One that had lived for ``STEADY`` seconds is replaced at once; for one that
+ends sooner the pause doubles each time up to ``LONGEST_PAUSE``: a cause that goes away (a full
+disk) leaves a cluster with a head, and one that does not costs little.
 
 If this daemon ends, the head lives on and nobody keeps it: ``freehold start --head --session`` by
 hand brings it back.
@@ -17,7 +18,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from typing import Final
 
 import msgspec
@@ -27,9 +27,12 @@ from freehold.runtime.transport import Transport
 
 log = logging.getLogger("freehold")
 
-#: As many restarts, in so many seconds, and no more.
-RESTARTS: Final = 5
-WITHIN: Final = 60.0
+#: Seconds after which a head has proved that it can live: it has started (0.2 s, seconds on a machine
+#: that is overloaded), read its journal and met its nodes.
+STEADY: Final = 5.0
+#: Seconds before the second start of a head that ends at once, and at most: 1 % of a core.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 20.0
 
 
 class Kept(msgspec.Struct):
@@ -45,7 +48,8 @@ class Keeper:
     def __init__(self, transport: Transport, kept: Kept) -> None:
         self.transport = transport
         self.kept = kept
-        self.restarts: deque[float] = deque()
+        self.started = transport.now()
+        self.pause = 0.0
         self.watch()
 
     def watch(self) -> None:
@@ -64,22 +68,10 @@ class Keeper:
             return
         how = f"killed by signal {killed}" if killed else f"exit {os.WEXITSTATUS(status)}"
         now = self.transport.now()
-        while self.restarts and now - self.restarts[0] > WITHIN:
-            self.restarts.popleft()
-        if len(self.restarts) >= RESTARTS:
-            log.error(
-                "the head has ended (%s) for the %dth time in %.0f s: it is not started again. "
-                "Tasks go on; 'freehold start --head --session %s' brings it back",
-                how,
-                RESTARTS + 1,
-                WITHIN,
-                self.kept.settings.session,
-            )
-            self.close_door()
-            return
-        self.restarts.append(now)
-        self.start()
-        log.warning("the head has ended (%s) and is started again: pid %d", how, self.kept.pid)
+        quick = now - self.started < STEADY
+        self.pause = min(max(2 * self.pause, FIRST_PAUSE), LONGEST_PAUSE) if quick else 0.0
+        log.warning("the head has ended (%s); started again in %.1f s", how, self.pause)
+        self.transport.call_at(now + self.pause, self.start)
 
     def start(self) -> None:
         """A new head, on the socket of the old one."""
@@ -96,6 +88,7 @@ class Keeper:
         )
         self.kept.pid = process.pid
         process.returncode = 0  # we wait for it ourselves
+        self.started = self.transport.now()
         self.watch()
 
     def close_door(self) -> None:
