@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner
 
 import freehold as fh
-from freehold import errors
 from freehold.cli.main import main
 from freehold.runtime import keeper
 from freehold.runtime.journal import DAMAGED, FILE

@@ -27,8 +27,8 @@ from freehold.runtime.transport import Transport
 
 log = logging.getLogger("freehold")
 
-#: Seconds after which a head has proved that it can live: it has started (0.2 s, seconds on a machine
-#: that is overloaded), read its journal and met its nodes.
+#: Seconds after which a head has proved that it can live: it has started (in 0.2 s, or seconds on
+#: an overloaded machine), read its journal and met its nodes.
 STEADY: Final = 5.0
 #: Seconds before the second start of a head that ends at once, and at most: 1 % of a core.
 FIRST_PAUSE: Final = 0.1
