@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 
 import freehold as fh
-from freehold.core.lineage import CLAIM_SECONDS
 from freehold.core import lineage
 from freehold.core.workers import IDLE_SECONDS
 from freehold.runtime import current
@@ -160,7 +159,7 @@ def test_two_levels_deep(victims: str) -> None:
         return  # the outer worker waits for claims on what it owned, for CLAIM_SECONDS
     # (So may the one in its place: the inner worker is vacated when its lease's owner dies, and may
     # have been given to it by the time that the second kill strikes.)
-    nothing_left(within=10.0 if victims == "outer" else CLAIM_SECONDS + 10.0)
+    nothing_left(within=10.0 if victims == "outer" else lineage.CLAIM_SECONDS + 10.0)
 
 
 @fh.remote
