@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -13,29 +14,37 @@ from freehold.wire.messages import Address, AskGone, Gone, Introduce, Release
 
 
 def check(name: str, program: Program, at_least: int) -> Found:
-    """Explore, print what was seen, and fail with the story of the first problem."""
+    """Explore, print what was seen, and fail with the story of the first problem.
+
+    ``at_least``: about four fifths of the states that there were when the program was written down.
+    What makes them fewer without any change of the protocol is a better use of symmetry: since B, C
+    and D are taken for each other until they have a part (``Model.virgins``), "A+BCD, 3 sends" has
+    1,286 states instead of 3,584."""
     found = explore(program)
     seen = f"{name}: {found.states:,} states, {found.quiescent:,} quiescent, "
     print(seen + f"{found.blamed:,} blamed")  # noqa: T201 (shown with -s)
     assert not found.problems, "\n" + found.problems[0]
-    # (A third: since an orphan is claimed at once, many of the states after a death are one.)
-    assert found.states >= at_least // 3, "the program shrank: it no longer tests what it did"
+    assert found.states >= at_least, "the program shrank: it no longer tests what it did"
     assert found.quiescent
     return found
 
 
-SMALL = [
-    ("A+BC, 4 sends", Program("ABC", 4, owned_by_a), 5_000),
-    ("A+BCD, 3 sends", Program("ABCD", 3, owned_by_a), 3_000),
-    ("A+BC, 2 sends, 2 crashes", Program("ABC", 2, owned_by_a, crashes=2), 5_000),
-]
-LARGE = [
-    ("A+BCD, 4 sends", Program("ABCD", 4, owned_by_a), 30_000),
-    ("A+BC, 3 sends, 1 crash", Program("ABC", 3, owned_by_a, crashes=1), 15_000),
-]
+def slow(*values: object, seconds: int = 300) -> Any:
+    """A program that takes more than five seconds; ``seconds``: until it is given up, on a machine
+    that has other things to do as well."""
+    return pytest.param(*values, marks=[pytest.mark.slow, pytest.mark.timeout(seconds)])
 
 
-@pytest.mark.parametrize(("name", "program", "at_least"), SMALL)
+@pytest.mark.parametrize(
+    ("name", "program", "at_least"),
+    [
+        ("A+BC, 4 sends", Program("ABC", 4, owned_by_a), 4_300),
+        ("A+BCD, 3 sends", Program("ABCD", 3, owned_by_a), 1_000),
+        ("A+BC, 2 sends, 2 crashes", Program("ABC", 2, owned_by_a, crashes=2), 6_500),
+        slow("A+BCD, 4 sends", Program("ABCD", 4, owned_by_a), 13_700),
+        slow("A+BC, 3 sends, 1 crash", Program("ABC", 3, owned_by_a, crashes=1), 13_300),
+    ],
+)
 def test_one_object(name: str, program: Program, at_least: int) -> None:
     """Goal: no premature free, no leak, nobody stuck, whoever passes the reference to whom.
 
@@ -44,32 +53,27 @@ def test_one_object(name: str, program: Program, at_least: int) -> None:
     check(name, program, at_least)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "program", "at_least"), LARGE)
-def test_one_object_at_length(name: str, program: Program, at_least: int) -> None:
-    """Goal and method as above, larger."""
-    check(name, program, at_least)
-
-
-def put(outer: str, sends: int, crashes: int = 0, *, loses: bool = False) -> Program:
+def put(
+    outer: str, sends: int, crashes: int = 0, *, loses: bool = False, orphans: bool = False
+) -> Program:
     setup = partial(put_holding, outer=outer)
-    return Program("ABC", sends, setup, crashes=crashes, locates=True, loses=loses)
+    return Program("ABC", sends, setup, crashes=crashes, locates=True, loses=loses, orphans=orphans)
 
 
 @pytest.mark.parametrize(
-    ("program", "at_least"),
+    ("name", "program", "at_least"),
     [
-        (put("B", 1), 3_000),
-        pytest.param(put("A", 2), 10_000, marks=pytest.mark.slow),
-        pytest.param(put("B", 1, crashes=1), 30_000, marks=pytest.mark.slow),
+        ("put by B, 1 send", put("B", 1), 2_700),
+        slow("put by A, 2 sends", put("A", 2), 10_900),
+        slow("put by B, 1 send, 1 crash", put("B", 1, crashes=1), 32_700),
     ],
 )
-def test_put_value_contains_reference(program: Program, at_least: int) -> None:
+def test_put_value_contains_reference(name: str, program: Program, at_least: int) -> None:
     """Goal: a reference inside a put value lives as long as the value, wherever it is read.
 
     Method: the putter (the owner of the inner object, or a borrower of it) passes the outer one on;
     takers ask for its value, open it, pass on what they found, and drop everything in any order."""
-    check("put", program, at_least)
+    check(name, program, at_least)
 
 
 def result(
@@ -86,62 +90,92 @@ def result(
 
 
 @pytest.mark.parametrize(
-    ("program", "at_least"),
+    ("name", "program", "at_least"),
     [
-        (result("B", "B", 1), 3_000),
-        (result("B", "A", 1), 4_000),
-        (result("B", "C", 0), 100),
-        pytest.param(result("B", "C", 1), 30_000, marks=pytest.mark.slow),
+        ("result, the worker's, 1 send", result("B", "B", 1), 2_900),
+        ("result, our own, 1 send", result("B", "A", 1), 4_000),
+        ("result, a third's", result("B", "C", 0), 670),
+        slow("result, a third's, 1 send", result("B", "C", 1), 34_700),
     ],
 )
-def test_result_contains_reference(program: Program, at_least: int) -> None:
+def test_result_contains_reference(name: str, program: Program, at_least: int) -> None:
     """Goal: a task's result may contain a reference of the worker, of a third process or our own.
 
     Method: the reply is on its way; A may drop its handle before it comes, the worker its own.
     (Crashes of the worker and of the inner object's owner: below, with and without loss.)"""
-    check("result", program, at_least)
+    check(name, program, at_least)
 
 
 # -- bytes are lost --------------------------------------------------------------------------------
 
 
-def losing(names: str, sends: int, crashes: int = 1, *, hasty: int = 0) -> Program:
-    return Program(names, sends, owned_by_a, crashes=crashes, loses=True, hasty=hasty)
+def losing(
+    names: str, sends: int, crashes: int = 1, *, hasty: int = 0, orphans: bool = False
+) -> Program:
+    return Program(
+        names, sends, owned_by_a, crashes=crashes, loses=True, hasty=hasty, orphans=orphans
+    )
 
 
 @pytest.mark.parametrize(
-    ("program", "at_least", "is_told"),
+    ("name", "program", "at_least", "is_told"),
     [
-        pytest.param(losing("ABC", 2), 2_000, True, id="A+BC, 2 sends, 1 crash"),
-        pytest.param(losing("ABC", 2, hasty=1), 4_000, True, id="the same, hasty"),
-        pytest.param(losing("ABCD", 2), 12_000, True, id="A+BCD, 2 sends, 1 crash"),
-        pytest.param(put("A", 1, 1, loses=True), 4_000, False, id="put by the owner"),
-        pytest.param(put("B", 0, 1, loses=True), 400, False, id="put by a borrower"),
-        pytest.param(result("B", "B", 0, 1, loses=True), 600, False, id="result, the worker's"),
-        pytest.param(result("B", "A", 0, 1, loses=True), 800, False, id="result, our own"),
-        pytest.param(
-            result("B", "C", 0, 1, loses=True, locates=False), 1_900, True, id="result, a third's"
+        ("A+BC, 2 sends, 1 crash", losing("ABC", 2), 1_450, True),
+        ("the same, hasty", losing("ABC", 2, hasty=1), 2_400, True),
+        ("A+BCD, 2 sends, 1 crash", losing("ABCD", 2), 4_000, True),
+        ("put by the owner", put("A", 1, 1, loses=True), 2_700, False),
+        ("put by a borrower", put("B", 0, 1, loses=True), 380, False),
+        ("result, the worker's", result("B", "B", 0, 1, loses=True), 560, False),
+        ("result, our own", result("B", "A", 0, 1, loses=True), 680, False),
+        (
+            "result, a third's",
+            result("B", "C", 0, 1, loses=True, locates=False),
+            1_580,
+            True,
         ),
-        *(
-            pytest.param(*large, True, id=name, marks=pytest.mark.slow)
-            for name, *large in (
-                ("A+BC, 3 sends, 1 crash", losing("ABC", 3), 20_000),
-                ("A+BC, 2 sends, hasty twice", losing("ABC", 2, hasty=2), 5_000),
-                ("A+BC, 2 sends, 2 crashes", losing("ABC", 2, 2), 12_000),
-                ("result, a third's, located", result("B", "C", 0, 1, loses=True), 17_000),
-                ("put and passed on", put("B", 1, 1, loses=True), 50_000),
-            )
-        ),
+        slow("A+BC, 3 sends, 1 crash", losing("ABC", 3), 16_500, True),
+        ("A+BC, 2 sends, hasty twice", losing("ABC", 2, hasty=2), 3_850, True),
+        slow("A+BC, 2 sends, 2 crashes", losing("ABC", 2, 2), 9_250, True),
+        slow("result, a third's, located", result("B", "C", 0, 1, loses=True), 14_100, True),
+        slow("put and passed on", put("B", 1, 1, loses=True), 46_800, True),
     ],
 )
-def test_a_crash_loses_bytes(program: Program, at_least: int, is_told: bool) -> None:
+def test_a_crash_loses_bytes(name: str, program: Program, at_least: int, is_told: bool) -> None:
     """Goal: what a dying giver had sent to the owner but not to the taker, or the other way round,
     leaks nothing, frees nothing early and leaves nobody waiting: the taker is told, by name.
 
     Method: the programs above; a crash loses what was under way to one peer, to all or to none.
     ``is_told``: whether the program has a hand-over between borrowers that this can cut in half."""
-    found = check("losing", program, at_least)
+    found = check(f"{name}, losing", program, at_least)
     assert bool(found.blamed) == is_told
+
+
+# -- the owner dies --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "at_least"),
+    [
+        ("A+BC, 2 sends, 1 crash", losing("ABC", 2, orphans=True), 2_250),
+        ("put by A, 1 send, 1 crash", put("A", 1, 1, orphans=True), 4_100),
+        ("put by B, 1 crash", put("B", 0, 1, loses=True, orphans=True), 660),
+        slow("put by B, 1 send, 1 crash", put("B", 1, 1, orphans=True), 60_700),
+        slow(
+            "A+BCD, 3 sends, 1 crash",
+            losing("ABCD", 3, orphans=True),
+            120_000,
+            seconds=900,  # one minute on an idle core
+        ),
+    ],
+)
+def test_anyone_crashes(name: str, program: Program, at_least: int) -> None:
+    """Goal: the death of an owner in the middle of a hand-off leaks nothing at its borrowers and
+    leaves nobody waiting for its introductions, however many they are.
+
+    Method: as above, and A is mortal too; its object does not come back (in test_afterlife it
+    does). The last one is the hand-off at its full size: an owner and three borrowers, three sends,
+    and one crash of any of them at any time, with or without loss of what it had sent."""
+    check(f"{name}, also of A", program, at_least)
 
 
 # -- can the explorer see? -------------------------------------------------------------------------

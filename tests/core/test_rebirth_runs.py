@@ -12,6 +12,7 @@ from core.world import World, cpus, failed, inline, lease, object_id, process, t
 from freehold.core.entries import Entry
 from freehold.core.execution import Run
 from freehold.core.lineage import CLAIM_SECONDS
+from freehold.core.rebirth import NOBODY
 from freehold.core.submission import Task
 from freehold.ids import FunctionId, ObjectId, TaskId, return_id
 from freehold.roles.executor import Executor
@@ -323,6 +324,44 @@ def test_worker_that_is_dead_and_not_buried(hand: Hand, world: World) -> None:
     assert world.take(Claimed, THIRD) == [Claimed(OLD, worker(number))]
     hand.done(task, number)
     world.sent.clear()
+
+
+def test_two_claims_come_back(hand: Hand, world: World) -> None:
+    """Goal: a claim that its runner sends back when it has the task again follows it there.
+
+    Method: two claims come back from a worker that lives, the second after the new push."""
+    task, number = children_at(hand)
+    hand.say(ClaimObject(on(task, THIRD, number)), worker(number))
+    again, push = hand.push_of(task)
+    assert (again, push.claims) == (number, [Claim(OLD, THIRD, NOBODY, [task.id])])
+    hand.say(ClaimObject(on(task, NEXT, number)), worker(number))
+    assert world.one(ClaimFrom).claim == Claim(OLD, NEXT, NOBODY, [task.id])
+    hand.done(task, number, results=[inline()], children=True)
+    assert (task.attempt, task.claims) == (1, {})
+    hand.say(ChildrenGone(task.id), worker(number))
+    hand.drop(task)
+    world.take(Claimed)
+    hand.nothing_left()
+
+
+def test_runner_dies_behind_its_answer(hand: Hand, world: World) -> None:
+    """Goal: a claim by who has heard of a worker's death before we have that worker's answer is not
+    settled by the answer: the task runs once more.
+
+    Method: claim, answer, end; the attempt in between dies with the worker."""
+    task = hand.submit()
+    number = hand.taken(task)
+    hand.say(ClaimObject(late := on(task, dead=number)), THIRD)
+    hand.done(task, number, results=[inline()], children=True)
+    assert hand.push_of(task)[1].claims == [late]
+    hand.end(number)
+    number, push = hand.push_of(task)
+    assert (push.attempt, push.claims) == (2, [late])
+    hand.done(task, number, results=[inline()])
+    world.advance(CLAIM_SECONDS)
+    hand.drop(task)
+    world.take(Claimed)
+    hand.nothing_left()
 
 
 # -- the runner -----------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ ends without having made what was claimed from it has taken another path than th
 is told so by name, and never given something else.
 
 Races considered: a claim that comes when the run has dropped the object already (the runner sends
-it back, naming itself as the dead owner: one more run, and each counts as a retry); an owner that
+it back, naming itself as the dead owner: one more run, and each counts as a retry; if that one is
+under way by then, the claim follows it); a holder that hears of a runner's death before the
+submitter has that runner's answer (which does not settle the claim: ``ran``); an owner that
 is cut off from the holder but lives (its objects and the new ones have different ids, and it sees
 the end of the holder's stream as the holder sees its); a holder that drops the reference meanwhile
 (it gives the count back when ``Reborn`` comes); one that claims twice (it is counted twice and
@@ -102,7 +104,7 @@ class Rebirth:
                 self.orphans[entry.object] = entry
                 self.sponsors[entry.object] = entry.asked
                 if entry.asked == self.world.address.process:
-                    self.on_claim(claim)
+                    self.on_claim(claim, self.world.address.process)
                 else:
                     self.world.send(link.submitter, ClaimObject(claim))
                 return
@@ -176,30 +178,34 @@ class Rebirth:
 
     # ------------------------------------------------------------------ the submitter
 
-    def on_claim(self, claim: Claim) -> None:
-        """Someone holds what a run of a task of ours has made, and its owner has died."""
+    def on_claim(self, claim: Claim, peer: ProcessId) -> None:
+        """Someone holds what a run of a task of ours has made, and its owner has died; or a runner
+        (``peer``) has dropped what it made, and sends the claim back.
+        """
         inherited = self.ownership.entries.get(claim.object)
         if inherited is not None and inherited.owner is None:
             self.give(inherited, claim)
             return
-        task_id = claim.path[0]
+        task_id, gone = claim.path[0], claim.dead
+        if peer == gone:  # it lives: what is pushed there now, or will be, is a later run
+            claim = Claim(claim.object, claim.holder, NOBODY, claim.path)
         task = self.submission.tasks.get(task_id)
         if task is not None:
             self.add_claim(task, claim)
             pushed = task.state is PUSHED
             worker = task.lease.worker if pushed else None  # type: ignore[attr-defined]
             if worker is None or worker.process == claim.dead:
-                return
+                return  # (if its answer is still to come: see ``ran``)
             if worker.process not in self.ownership.lost:  # (dead and not buried yet: it would go
                 self.pass_on(worker, task.id, claim)  # back and forth between us for ever)
             return
         task = self.lineage.tasks.get(task_id)
         if task is None:
-            self.refuse(claim, self.lineage.why_not(task_id, claim.dead))
+            self.refuse(claim, self.lineage.why_not(task_id, gone))
             return
         assert task.ran_at is not None
         at = task.ran_at.process
-        if at != claim.dead and at not in self.ownership.lost:
+        if at != gone and at not in self.ownership.lost:
             self.pass_on(task.ran_at, task.id, claim)
         elif self.submission.may_retry(task):
             self.add_claim(task, claim)
@@ -219,11 +225,21 @@ class Rebirth:
         self.tell(claim, Claimed(claim.object, worker))
         self.world.send(worker, ClaimFrom(task, claim))  # (to ourselves too: after the push)
 
-    def ran(self, task: Task, unclaimed: Sequence[ObjectId]) -> None:
-        """A run of a task of ours has ended. What it made of what was claimed has been given."""
+    def ran(self, task: Task, unclaimed: Sequence[ObjectId], worker: ProcessId) -> list[Claim]:
+        """A run of a task of ours has ended. What it made of what was claimed has been given.
+
+        Returns claims on what this very run had made: its worker has died since, as their holders
+        have heard and we have not. They are to be made again when the task is over.
+        """
         missed = set(unclaimed)
         claims = task.claims or {}
-        task.claims = {key: claim for key, claim in claims.items() if claim.object in missed}
+        late = {key: claim for key, claim in claims.items() if claim.dead == worker}
+        task.claims = {
+            key: claim
+            for key, claim in claims.items()
+            if claim.object in missed and key not in late
+        }
+        return list(late.values())
 
     def task_over(self, task: Task, *, failed: bool) -> None:
         """A task of ours is done, and will not be tried again: what it did not bring back is
@@ -278,7 +294,9 @@ class Rebirth:
         if origin is not None and rest:
             child = self.submitted_in(origin, name_of(rest[0]))
             if child is not None:
-                self.on_claim(Claim(claim.object, claim.holder, claim.dead, [child.id, *rest[1:]]))
+                path = [child.id, *rest[1:]]
+                claim = Claim(claim.object, claim.holder, claim.dead, path)
+                self.on_claim(claim, submitter.process)
                 return
         elif origin is not None:
             entry = self.made_in(origin, name_of(claim.object))
@@ -294,7 +312,7 @@ class Rebirth:
         me = self.world.address.process
         claim = Claim(claim.object, claim.holder, me, claim.path)
         if submitter.process == me:
-            self.on_claim(claim)
+            self.on_claim(claim, me)
         else:
             self.world.send(submitter, ClaimObject(claim))
 

@@ -144,7 +144,7 @@ class Owner:
             ChildrenGone: lambda message, peer: self.lineage.on_children_gone(
                 message, peer.process
             ),
-            ClaimObject: lambda message, peer: self.rebirth.on_claim(message.claim),
+            ClaimObject: lambda message, peer: self.rebirth.on_claim(message.claim, peer.process),
             Claimed: lambda message, peer: self.rebirth.on_claimed(message, peer.process),
             Reborn: lambda message, peer: self.rebirth.on_reborn(message),
             Bequeath: self.estate.on_bequeath,
@@ -270,9 +270,10 @@ class Owner:
         if task is not None and task.attempt == message.attempt:
             lease = task.lease
             self.leasing.task_left(task)
-            if task.claims:
-                self.rebirth.ran(task, message.unclaimed)
+            late = self.rebirth.ran(task, message.unclaimed, peer.process) if task.claims else ()
             self.submission.on_done(message, peer)
+            for claim in late:
+                self.rebirth.on_claim(claim, claim.holder.process)
             if isinstance(lease, Lease):
                 self.leasing.refill(lease)
         else:
