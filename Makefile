@@ -51,7 +51,7 @@ bench: $(READY)
 
 MACHINES  := core roles wire store
 SIM       := sim
-PROCESSES := runtime api observe cli processes compat
+PROCESSES := runtime api util conformance observe cli processes compat
 CHAOS     := chaos
 SHUFFLE   := shuffle
 

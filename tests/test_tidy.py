@@ -37,16 +37,17 @@ LAYERS = {
     "api": SHELL | {"api"},
     "observe": SHELL | {"api", "observe", "public"},
     "testing": SHELL | {"api", "observe", "testing", "public"},
-    "public": BASE | {"api", "observe", "public"},  # freehold/__init__.py, and `import freehold`
+    "public": BASE | {"api", "observe", "util", "public"},  # freehold/__init__.py
     "sim": PURE | {"store", "sim"},
     "cli": SHELL | {"api", "observe", "testing", "public", "shuffle", "dashboard", "deploy", "cli"},
     "deploy": SHELL | {"api", "observe", "public", "deploy"},
     # Libraries: programs like yours that happen to live here.
     "shuffle": {"public", "testing", "observe", "shuffle"},
+    "util": {"public", "util"},
     "compat": {"public", "testing", "observe", "compat"},
     "dashboard": {"public", "testing", "observe", "dashboard"},
 }
-LIBRARIES = {"shuffle", "compat", "dashboard"}
+LIBRARIES = {"shuffle", "util", "compat", "dashboard"}
 # Single files of src/freehold that are not simply "base" (errors, ids, resources, config, ...).
 PART_OF = {"__init__": "public", "__main__": "cli", "testing": "testing"}
 

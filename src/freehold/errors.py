@@ -15,33 +15,23 @@ error is printed.
 
 Errors travel between processes, so each is rebuilt from its arguments and attributes without a
 second run of ``__init__``. A task's own exception travels as a ``TaskError``; that journey is
-told in ``wire/failures.py``. This module knows no other part of Freehold, imports nothing that
-takes time, holds no state and therefore has no races.
+told in ``wire/failures.py``. This module knows no other part of Freehold but
+``wording``, imports nothing that takes time, holds no state and therefore has no races.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-
-def describe(error: BaseException) -> str:
-    """``module.Type: message``, the last line of a traceback, even where ``__str__`` raises."""
-    kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
-    try:
-        text = str(error)
-    except Exception as failure:  # a user's __str__ may do anything
-        text = f"<its __str__ raised {type(failure).__name__}>"
-    return f"{name}: {text}" if text else name
-
-
-def sentence(text: str) -> str:
-    """The text with a full stop, unless it already ends in punctuation."""
-    text = text.rstrip()
-    return text if not text or text[-1] in ".!?:" else text + "."
+from freehold.wording import (
+    SIGNAL_ADVICE,
+    TaskFacts,
+    describe,
+    headline,
+    manner_of_death,
+    sentence,
+)
 
 
 def rebuild(
@@ -84,19 +74,6 @@ class FreeholdError(Exception):
 
 
 # -- the task, its worker, its actor, its node ----------------------------------------------------
-
-
-class TaskFacts(NamedTuple):
-    """What a ``TaskError`` knows beside the user's own exception."""
-
-    function_name: str
-    cause: BaseException | None
-    line: str  # the user's exception as the last line of its traceback
-    traceback_text: str
-    pid: int
-    node_id: str
-    passed_on: tuple[str, ...]  # the tasks it came through afterwards, in order
-    record: bytes  # the form in which it travels; b"" for one made in this process
 
 
 class TaskError(FreeholdError):
@@ -193,13 +170,8 @@ class TaskError(FreeholdError):
         return f"{self.message}\n\n{trace}" if trace else self.message
 
 
-def headline(facts: TaskFacts) -> str:
-    """``f() raised ValueError: bad``, with which an uncaught task error begins."""
-    return f"{facts.function_name or 'a task'}() raised {facts.line}"
-
-
 class TaskCancelledError(FreeholdError):
-    """The task was cancelled, by ``cancel`` or by its deadline, and has no result.
+    """The task was cancelled, and has no result.
 
     Fault: the program; someone asked for it. Retryable: yes, by submitting it again.
     What to do: catch it where you cancel.
@@ -216,6 +188,33 @@ class TaskCancelledError(FreeholdError):
         super().__init__(message or (f"{named}: {reason}" if reason else named))
         self.function_name = function_name
         self.reason = reason
+
+
+class TaskTimeoutError(FreeholdError, TimeoutError):
+    """The task has run for longer than its ``timeout``, and was ended.
+
+    What happened: it was interrupted, or its worker killed because it did not hear; its children
+    with it. Time in queues does not count. Fault: the program. Retryable: yes; ``retry_exceptions``
+    does it, each attempt with the same timeout.
+    What to do: see ``where`` it was; give it more time, or less to do.
+    The message is made from ``function_name``, ``timeout`` (seconds) and ``where`` when left out.
+    """
+
+    fault = "program"
+    retryable = True
+    summary = "the task ran for longer than its timeout"
+    remedy = "Give it a longer timeout, or less to do."
+
+    def __init__(
+        self, message: str = "", *, function_name: str = "", timeout: float = 0.0, where: str = ""
+    ) -> None:
+        if function_name and not message:
+            message = f"{function_name}() ran for longer than its timeout of {timeout:g} s"
+            message += f", and was at {where}" if where else ""
+        super().__init__(message)
+        self.function_name = function_name
+        self.timeout = timeout
+        self.where = where
 
 
 class WorkerDiedError(FreeholdError):
@@ -273,30 +272,6 @@ class WorkerDiedError(FreeholdError):
         return " ".join(part for part in parts if part)
 
 
-CRASHED = "It crashed in native code: suspect an extension module; faulthandler shows the line."
-
-# What a death by each signal usually means on Linux; numbers from signal(7), x86 and Arm.
-SIGNAL_ADVICE = {
-    4: CRASHED,  # SIGILL
-    6: "Native code aborted it, usually after a message on stderr.",  # SIGABRT
-    7: CRASHED,  # SIGBUS
-    8: CRASHED,  # SIGFPE
-    9: "Someone killed it: the kernel when memory ran out, a person, or the program itself.",
-    11: CRASHED,  # SIGSEGV
-}
-
-
-def manner_of_death(signal: int | None, exit_code: int | None) -> str:
-    """How a process ended, in words."""
-    if signal is not None:
-        import signal as signals
-
-        known = signal in set(signals.Signals)
-        name = f"{signals.Signals(signal).name}, signal {signal}" if known else f"signal {signal}"
-        return f"killed by {name}"
-    return "manner of death unknown" if exit_code is None else f"exit code {exit_code}"
-
-
 class ActorDiedError(WorkerDiedError):
     """The actor is dead and will not be restarted; this and later calls to it fail.
 
@@ -310,6 +285,11 @@ class ActorDiedError(WorkerDiedError):
     retryable = False
     summary = "The actor died"
     remedy = "Its state is gone: create it again, or set max_restarts if it can rebuild its state."
+
+    def __str__(self) -> str:
+        if not self.pid:  # it was ended, by no accident
+            return FreeholdError.__str__(self)
+        return super().__str__()
 
 
 class ActorUnavailableError(FreeholdError):
@@ -498,6 +478,21 @@ class UnschedulableError(FreeholdError):
         return " ".join([*parts, self.remedy])
 
 
+class RuntimeEnvSetupError(FreeholdError):
+    """The runtime environment of a task or actor could not be made where it was to run.
+
+    What happened: a package could not be fetched, the installer failed or took too long, or the
+    setup hook raised; the message has the installer's last lines. Fault: the setup.
+    Retryable: yes; nothing of the failure is kept, the next task tries anew.
+    What to do: read the last lines; try the same requirements with the installer by hand.
+    """
+
+    fault = "setup"
+    retryable = True
+    summary = "the runtime environment could not be made"
+    remedy = "Mend runtime_env and submit again: a failed environment is tried anew."
+
+
 class SerializationError(FreeholdError, TypeError):
     """A value cannot be turned into bytes, or bytes cannot be turned into a value in this process.
 
@@ -589,3 +584,16 @@ class AlreadyInitializedError(FreeholdError, RuntimeError):
     fault = "program"
     summary = "Freehold is already running in this process"
     remedy = "Call freehold.shutdown() before another init(), or drop the second call."
+
+
+# -- calls of actors, streams, placement groups ---------------------------------------------------
+
+from freehold import call_errors, group_errors  # noqa: E402  (they are made of the class above)
+
+PendingCallsLimitExceededError = call_errors.PendingCallsLimitExceededError
+ActorAlreadyExistsError = call_errors.ActorAlreadyExistsError
+NoEventLoopError = call_errors.NoEventLoopError
+StreamReplayError = call_errors.StreamReplayError
+PlacementGroupRemovedError = group_errors.PlacementGroupRemovedError
+TaskPlacementGroupRemovedError = group_errors.TaskPlacementGroupRemovedError
+ActorPlacementGroupRemovedError = group_errors.ActorPlacementGroupRemovedError

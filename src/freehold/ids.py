@@ -4,8 +4,8 @@ An id is a value, never a handle: two equal ids name the same thing for ever. Th
 ``bytes`` because they are made, hashed and sent by the hundred thousand (a wrapper class costs
 0.2 us each to build and hash).
 
-* ``ProcessId``, ``NodeId``, ``JobId``: 8 random bytes. A restarted process is a new id, so an id
-  is also an incarnation: what an old one says can never be taken for the new one.
+* ``ProcessId``, ``NodeId``, ``JobId``, ``GroupId``: 8 random bytes. A restarted process is a new
+  id, so an id is also an incarnation: what an old one says can never be taken for the new one.
 * ``TaskId``: 16 bytes: a name (8), and whose run or driver gave it (8); see :class:`RunNames`.
 * ``ObjectId``: the task's 16 bytes and a 4-byte index: a return value's number, or ``PUT``.
 """
@@ -24,6 +24,7 @@ TaskId = NewType("TaskId", bytes)
 ObjectId = NewType("ObjectId", bytes)
 LeaseId = NewType("LeaseId", bytes)
 FunctionId = NewType("FunctionId", bytes)
+GroupId = NewType("GroupId", bytes)
 
 PUT = (1 << 31).to_bytes(4, "big")
 

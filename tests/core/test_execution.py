@@ -56,9 +56,7 @@ class Bench:
         self.execution = Execution(world, self.table, self.fetching)
         self.execution.cancelled_error = lambda run: b"cancelled"
         self.interrupted: list[Run] = []
-        self.exited: list[Run] = []
         self.execution.interrupt = self.interrupted.append
-        self.execution.exit_now = self.exited.append
         self.left: dict[TaskId, tuple[bool, list[ObjectId]]] = {}  # what the role knows of a run
         self.execution.run_over = lambda task: self.left.get(task, (False, []))
 
@@ -186,15 +184,18 @@ def test_give_back(bench: Bench, world: World) -> None:
 
 
 def test_cancel(bench: Bench, world: World) -> None:
-    """Goal: a waiting task is answered as cancelled, a running one is interrupted, or ended by
-    force; one that is gone is left alone."""
+    """Goal: a waiting task is answered as cancelled; a running one is interrupted, by force or
+    not, and again only when the grace is over; one that is gone is left alone."""
     for name in ("a", "b"):
         bench.push(name)
     bench.next()
     for name, force in (("b", False), ("a", False), ("a", True), ("c", True)):
-        bench.execution.on_cancel(CancelTask(task_id(name), force, True))
+        bench.execution.on_cancel(CancelTask(task_id(name), force, True, 1.0))
     world.expect((BOSS, TaskDone(task_id("b"), 0, [failed(b"cancelled")])))
-    assert bench.interrupted == bench.exited == [bench.execution.current]
+    assert bench.interrupted == [bench.execution.current]
+    world.advance(1.0)
+    bench.execution.on_cancel(CancelTask(task_id("a"), False, True, 1.0))
+    assert bench.interrupted == [bench.execution.current] * 2
     bench.finish(failed(b"cancelled"))
     world.expect(done("a", failed(b"cancelled")))
     assert bench.next() == ""

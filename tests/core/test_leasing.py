@@ -21,6 +21,7 @@ from core.world import (
     object_id,
     stored,
 )
+from freehold.core.cancelling import GRACE
 from freehold.core.leasing import (
     ASK_AGAIN,
     HOLD,
@@ -363,7 +364,8 @@ def test_cancel_pushed(bench: Bench, world: World) -> None:
     one, two = bench.running(2)
     cancel(bench, one), cancel(bench, two, force=True)
     world.expect(
-        (worker(1), CancelTask(one.id, False, True)), (worker(1), CancelTask(two.id, True, True))
+        (worker(1), CancelTask(one.id, False, True, GRACE)),
+        (worker(1), CancelTask(two.id, True, True, GRACE)),
     )
     bench.done(one, 1)
     assert bench.value(one) == inline()

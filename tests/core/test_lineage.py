@@ -11,6 +11,7 @@ import pytest
 from core.owners import NEAR, NODE, Home, worker
 from core.world import World, failed, inline, node, object_id, process, reference, stored
 from freehold.core import lineage
+from freehold.core.cancelling import GRACE
 from freehold.core.entries import Entry
 from freehold.core.leasing import ASK_AGAIN
 from freehold.core.lineage import CLAIM_SECONDS, TASK_BYTES
@@ -102,7 +103,7 @@ def test_result_that_came_before_its_cancel(home: Home, world: World) -> None:
     task = home.submit()
     number = home.taken(task)
     home.owner.cancel(return_id(task.id, 0), force=False, recursive=False)
-    assert world.take(CancelTask) == [CancelTask(task.id, False, False)]
+    assert world.take(CancelTask) == [CancelTask(task.id, False, False, GRACE)]
     home.done(task, number, results=[stored(100, NEAR)])
     home.node_dies()
     assert why(home.value(task)) == LOST + "its task t1() was cancelled"

@@ -249,9 +249,9 @@ def test_lent_cpus_are_taken_back_at_once(bench: Bench, world: World) -> None:
     bench.conserved()
 
 
-def test_a_lent_lease_that_ends_returns_only_the_rest(bench: Bench) -> None:
+def test_a_lent_lease_that_ends_returns_only_the_rest(world: World) -> None:
     """Goal: CPUs lent out are not returned twice. Method: block, then return the lease."""
-    bench.scheduling.total["GPU"] = bench.scheduling.free["GPU"] = UNIT
+    bench = Bench(world, {**cpus(2), "GPU": UNIT})
     bench.request(1, {"CPU": UNIT, "GPU": UNIT})
     bench.scheduling.block(bench.workers[lease(1)])
     assert bench.scheduling.free == {"CPU": 2 * UNIT, "GPU": 0}

@@ -25,10 +25,13 @@ class Bench:
         self.bound: list[tuple[int, int]] = []
         self.refused: list[tuple[int, Death]] = []
         self.started: list[int] = []
+        self.zygotes: dict[int, bytes] = {}
         self.killed: list[int] = []
 
-    def start_worker(self, start: int) -> None:
+    def start_worker(self, start: int, zygote: bytes = b"") -> None:
         self.started.append(start)
+        if zygote:
+            self.zygotes[start] = zygote
 
     def kill_worker(self, start: int) -> None:
         self.killed.append(start)

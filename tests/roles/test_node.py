@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.making import Making
 from core.world import (
     World,
     cpus,
@@ -64,10 +65,11 @@ ME, HEAD, NEAR = node("me"), node("head"), node("near")
 DRIVER, OTHER_DRIVER = process("driver", "me"), process("driver2", "near")
 
 
-class Shell:
+class Shell(Making):
     """Notes what should be done to processes and bytes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.started: list[int] = []
         self.killed: list[int] = []
         self.ended: list[str] = []
@@ -75,7 +77,7 @@ class Shell:
     def fenced(self, reason: str) -> None:
         self.ended.append(reason)
 
-    def start_worker(self, start: int) -> None:
+    def start_worker(self, start: int, zygote: bytes = b"") -> None:
         self.started.append(start)
 
     def kill_worker(self, start: int) -> None:
@@ -103,7 +105,13 @@ class Bench:
         self.shell = Shell()
         self.room = Allocator(1 << 16)
         self.node = Node(
-            world, self.shell, self.room, info(ME, cpus(2)), HEAD, infeasible_grace=5.0
+            world,
+            self.shell,
+            self.room,
+            info(ME, cpus(2)),
+            HEAD,
+            infeasible_grace=5.0,
+            maker=self.shell,
         )
         self.node.start()
         assert world.one(JoinCluster, HEAD).info.address == ME
@@ -167,7 +175,7 @@ def test_a_grant_binds_its_job_first(bench: Bench, world: World) -> None:
     bench.driver()
     bench.request(1)
     world.expect(
-        (worker, AssignJob(job(), DRIVER, ["/src"], "/home", cpus(1))),
+        (worker, AssignJob(job(), DRIVER, ["/src"], "/home", cpus(1), lease=lease(1))),
         (DRIVER, LeaseGranted(lease(1), worker, 101)),
     )
 

@@ -17,6 +17,7 @@ from core.world import (
     reference,
     stored,
 )
+from freehold.core.cancelling import GRACE
 from freehold.core.entries import Entry
 from freehold.core.fetching import GET
 from freehold.core.leasing import ASK_AGAIN, PIPELINE_MICROS
@@ -272,7 +273,7 @@ def test_cancel_goes_through_the_owner(bench: Bench, world: World) -> None:
     entry = bench.owner.ownership.entries[X] = Entry(X, OWNER)
     entry.handles = 1
     bench.owner.cancel(X, force=True, recursive=False)
-    world.expect((OWNER, CancelObject(X, True, False)))
+    world.expect((OWNER, CancelObject(X, True, False, GRACE)))
 
     (pushed,) = bench.running(1)
     queued = bench.submit(micros=1e6, function="g")

@@ -7,7 +7,17 @@ import pytest
 
 from freehold.sim.cluster import run_case
 from freehold.sim.generate import Case, Fault, NodeSpec
-from freehold.sim.programs import Call, Exit, Function, Get, Program, Put, Sleep
+from freehold.sim.programs import (
+    Call,
+    Exit,
+    Function,
+    Get,
+    Invoke,
+    Make,
+    Program,
+    Put,
+    Sleep,
+)
 
 pytestmark = pytest.mark.sim
 
@@ -176,6 +186,26 @@ REMAINS = Case(
     start_millis=50.0,
 )
 
+CLAIMED_TWICE = Case(
+    seed=3057,
+    profile="lives",
+    nodes=(NodeSpec(1, LARGE),),
+    programs=(
+        program(
+            [
+                Make(39, "v39", 2),
+                Invoke(62, "v62", "v39", 1, (), (), (10,), 3),
+                Make(83, "v83", 2, ("v62",)),
+            ],
+            ([Put(37, "v37", 10)], ("v37",)),
+            NOTHING,
+        ),
+    ),
+    homes=(0,),
+    faults=(),
+    tail=0.1,
+)
+
 FOUND = {
     "a worker that leased itself freed its reference under way": SELF_LEASE,
     "a stored result with references inside leaked when nobody wanted it": UNWANTED_RESULT,
@@ -187,6 +217,7 @@ FOUND = {
     "a dead worker's last seal came after its death report": LAST_SEAL,
     "a claim went back and forth between a submitter and the dead": CLAIM_IN_CIRCLES,
     "what was reborn was freed before its maker had it in hand": FREED_WHEN_REBORN,
+    "a call whose actor is gone was claimed once more": CLAIMED_TWICE,
     "what a dead attempt had stored stayed in the store": REMAINS,
 }
 

@@ -184,8 +184,10 @@ def test_every_operation_is_made(profile):
                     seen.add("wide")
     ops = PROFILES[profile].ops
     wanted = {"Put", "Call", "Get", "Wait", "Drop", "Sleep", "Raise", "Keep", "Peek", "Forget"}
-    wanted |= {kind.title() for kind in ("cancel", "exit") if kind in ops}
+    wanted |= {kind.title() for kind in ("cancel", "exit", "kill", "quit") if kind in ops}
     wanted.add("deep")
+    if "stage" in PROFILES[profile].families:
+        wanted |= {"Make", "Invoke"}
     if "wide" in PROFILES[profile].families:
         wanted |= {"greedy", "wide"}
     assert wanted - seen == set()

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from typing import Any, assert_type
 
@@ -61,6 +61,65 @@ assert_type(join.remote(text, "b"), ObjectRef[str])
 assert_type(join.remote("a", text), ObjectRef[str])
 assert_type(join.remote(text, text, text), ObjectRef[str])
 
+
+# Generators stream, coroutines are run.
+@fh.remote
+def countdown(n: int) -> Iterator[int]:
+    yield from range(n, 0, -1)
+
+
+@fh.remote(backpressure=10)
+async def letters(n: int) -> AsyncIterator[str]:
+    for _ in range(n):
+        yield "a"
+
+
+@fh.remote
+async def later(n: int) -> float:
+    return n / 2
+
+
+assert_type(countdown.remote(3), fh.ObjectRefGenerator[int])
+assert_type(next(countdown.remote(3)), ObjectRef[int])
+assert_type(letters.remote(3), fh.ObjectRefGenerator[str])
+assert_type(countdown.options(num_returns=3).remote(3), list[ObjectRef[Any]])
+assert_type(countdown.options(backpressure=3).remote(3), fh.ObjectRefGenerator[int])
+assert_type(later.remote(1), ObjectRef[float])
+assert_type(fh.get(list(countdown.remote(3))), list[int])
+
+
+# Actors: a handle of a class that derives from Actor knows its decorated methods.
+@fh.remote
+class Counter(fh.Actor):
+    def __init__(self, start: int = 0) -> None:
+        self.count = start
+
+    @fh.method
+    def add(self, by: int = 1) -> int:
+        return self.count + by
+
+    @fh.method(concurrency_group="io")
+    async def name(self, text: str) -> str:
+        return text
+
+
+class Plain:
+    def ping(self) -> int:
+        return 1
+
+
+Untyped = fh.remote(max_restarts=1)(Plain)
+
+counter = Counter.remote(5)
+assert_type(counter, Counter)
+assert_type(counter.add.remote(2), ObjectRef[int])
+assert_type(counter.add.remote(counter.add.remote()), ObjectRef[int])
+assert_type(fh.get(counter.name.remote("a")), str)
+assert_type(Counter.options(num_cpus=1).remote(5), Counter)
+assert_type(Untyped.remote(), fh.ActorHandle[Plain])
+assert_type(Untyped.options(num_cpus=1).remote().ping.remote(), Any)
+fh.kill(counter)
+
 # Options keep the signature; num_returns makes a list.
 assert_type(twice.options(num_cpus=2).remote(1), ObjectRef[int])
 assert_type(twice.options(name="t").options(max_retries=1).remote(twice.remote(1)), ObjectRef[int])
@@ -83,6 +142,12 @@ flag: ObjectRef[int] = fh.put(True)
 
 async def awaited() -> None:
     assert_type(await twice.remote(1), int)
+    assert_type(await later.remote(1), float)
+    async for number in countdown.remote(3):
+        assert_type(await number, int)
+    async for one in fh.as_completed([twice.remote(1)]):
+        assert_type(one, ObjectRef[int])
+    assert_type((await fh.wait_async([twice.remote(1)]))[0], list[ObjectRef[int]])
 
 
 with fh.init(num_cpus=2) as session:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from freehold import errors
 from freehold.errors import TaskError
 from freehold.wire import tracebacks
 from freehold.wire.failures import dump_error, load_error
+from freehold.wording import describe
 
 
 def caught(function: Callable[[], object]) -> BaseException:
@@ -192,7 +192,7 @@ def test_a_users_error_arrives_as_its_own_type_too(original: Exception) -> None:
             assert getattr(copy_, name, None) == getattr(original, name, None)
     assert type(error.cause) is type(original)
     assert str(error.cause) == str(original)
-    assert str(error).startswith(f"f() raised {errors.describe(original)}")
+    assert str(error).startswith(f"f() raised {describe(original)}")
     assert error.function_name == "f"
     assert error.pid == 42
     assert error.node_id == "n1"

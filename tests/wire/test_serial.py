@@ -237,7 +237,7 @@ def test_by_value_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(deserialize(by_value)).__name__ == "Thing"
     with pytest.raises(SerializationError, match="No module named 'only_here'") as caught:
         deserialize(by_name)
-    assert "Install that module" in str(caught.value)
+    assert "Install only_here where the task runs" in str(caught.value)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 

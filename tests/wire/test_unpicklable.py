@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,13 @@ def closure_over(value: Any) -> Callable[[], Any]:
     return lambda: value
 
 
+def uses_a_global() -> Any:
+    """A function of a program, which uses a global in a function inside it."""
+    program = {"__name__": "__main__", "GUARD": Model(threading.Lock())}
+    exec("def f():\n    return lambda: GUARD.lock", program)
+    return program["f"]
+
+
 def tree_with_lock() -> Tree:
     tree = Tree()
     tree.handle = threading.Lock()
@@ -70,7 +78,11 @@ def ring() -> list[Any]:
         (lambda: ring(), "x[2]['deep'] is a _thread.lock"),
         (SlotsAndLock, "x.lock is a _thread.lock"),
         (lambda: (n for n in [1]), "x is a generator"),
-        (lambda: functools.partial(print, threading.Lock()), "x (its state)[0] is a _thread.lock"),
+        (lambda: functools.partial(print, threading.Lock()), "x.args[0] is a _thread.lock"),
+        (lambda: functools.partial(print, end=threading.Lock()), "x.keywords['end'] is a _thread"),
+        (lambda: deque([1, [threading.Lock()]]), "x[1][0] is a _thread.lock"),
+        (lambda: defaultdict(list, a=[threading.Lock()]), "x['a'][0] is a _thread.lock"),
+        (lambda: uses_a_global(), "x (its global 'GUARD').lock is a _thread.lock"),
     ],
 )
 def test_the_culprit_is_named(make: Callable[[], Any], path: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from freehold.api.refs import ObjectRef
+from freehold.errors import SerializationError
 from freehold.runtime.process import INLINE_BYTES, Process
 from freehold.runtime.worker import Slot
 from freehold.wire import serial
@@ -45,7 +46,14 @@ def pack(process: Process, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pac
             return _slot(arg, slots) if isinstance(arg, ObjectRef) else arg
 
         args, kwargs = _mapped(slotted, args, kwargs)
-    packed = serial.serialize((args, kwargs), "the arguments")
+    try:
+        packed = serial.serialize((args, kwargs), "the arguments")
+    except SerializationError:
+        for index, arg in enumerate(args):  # each alone, for the error to name it
+            serial.serialize(arg, f"args[{index}]")
+        for name, arg in kwargs.items():
+            serial.serialize(arg, f"argument {name!r}")
+        raise
     if packed.size > INLINE_BYTES:
 
         def stored(arg: Any) -> Any:

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 from freehold.api import session
+from freehold.api.generators import ObjectRefGenerator, awaited_id
 from freehold.api.refs import ObjectRef
+from freehold.core.cancelling import GRACE
+from freehold.ids import ObjectId
 
 T = TypeVar("T")
 
@@ -35,10 +38,15 @@ def get(refs: Any, *, timeout: float | None = None, writable: bool = False) -> A
             ``freehold.errors``.
         GetTimeoutError: it says what the value waits for.
     """
-    _check_timeout(timeout)
+    checked_timeout(timeout)
     if isinstance(refs, ObjectRef):
         refs._check()
         return session.connected().get([refs], timeout, writable=writable)[0]
+    if isinstance(refs, ObjectRefGenerator):
+        raise TypeError(
+            "get() takes no generator: iterate over it and get each reference, or get(list(...)) "
+            "of it for all. With num_returns=n a generator function returns n references instead"
+        )
     if not isinstance(refs, list):
         raise TypeError(f"get() takes an ObjectRef or a list of them, not {_kind(refs)}")
     for index, ref in enumerate(refs):
@@ -62,7 +70,7 @@ def explain(ref: ObjectRef[Any], *, timeout: float = 1.0) -> str:
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"explain() takes an ObjectRef, not {_kind(ref)}")
-    _check_timeout(timeout, never=False)
+    checked_timeout(timeout, never=False)
     ref._check()
     return "\n".join(session.connected().explainer.lines([ref._ref.object], timeout))
 
@@ -78,68 +86,119 @@ def put(value: T) -> ObjectRef[T]:
     return session.connected().put(value)  # type: ignore[return-value]
 
 
+@overload
 def wait(
     refs: Sequence[ObjectRef[T]],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]: ...
+@overload
+def wait(
+    refs: Sequence[ObjectRef[Any] | ObjectRefGenerator[Any]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[Any], list[Any]]: ...
+def wait(
+    refs: Sequence[Any],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[Any], list[Any]]:
     """Wait until ``num_returns`` of the values are there; return (ready, not ready), each in the
     given order.
 
     ``ready`` has at most ``num_returns`` entries, fewer only if the timeout (seconds) is over. A
     failed task counts as ready. With ``fetch_local`` large values are brought to this machine
-    before they count; without, it is enough that they exist.
+    before they count; without, it is enough that they exist. A generator may stand in the list:
+    it is ready when ``next`` has an answer, a reference or the end.
     """
-    if isinstance(refs, ObjectRef):
-        raise TypeError("wait() takes a list of ObjectRefs, not one ObjectRef")
-    if not isinstance(refs, list | tuple):
-        raise TypeError(f"wait() takes a list of ObjectRefs, not {_kind(refs)}")
-    for index, ref in enumerate(refs):
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"wait() takes ObjectRefs; item {index} of the list is {_kind(ref)}")
-        if ref._process.closed:
-            ref._check()
-    if len({ref._ref.object for ref in refs}) != len(refs):
-        raise ValueError("wait() takes each ObjectRef once; the list has duplicates")
-    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
-        raise TypeError(f"num_returns must be an integer, not {_kind(num_returns)}")
+    awaited = checked_refs("wait", refs, num_returns)
+    checked_timeout(timeout)
     if not refs:
         return [], []
-    if not 1 <= num_returns <= len(refs):
-        raise ValueError(
-            f"num_returns must be between 1 and the {len(refs)} refs, not {num_returns}"
-        )
-    _check_timeout(timeout)
-    found = session.connected().wait(refs, num_returns, timeout, fetch_local)
-    ready: list[ObjectRef[T]] = []
-    rest: list[ObjectRef[T]] = []
+    found = session.connected().ready(awaited, num_returns, timeout, fetch=fetch_local)
+    ready: list[Any] = []
+    rest: list[Any] = []
     for index, ref in enumerate(refs):
         if len(ready) == num_returns:
             return ready, rest + list(refs[index:])
-        (ready if ref._ref.object in found else rest).append(ref)
+        (ready if awaited[index] in found else rest).append(ref)
     return ready, rest
 
 
-def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+def checked_refs(function: str, refs: Any, num_returns: Any) -> list[ObjectId]:
+    """What a list given to ``wait`` stands for. Raises TypeError and ValueError as it does."""
+    if isinstance(refs, ObjectRef | ObjectRefGenerator):
+        raise TypeError(f"{function}() takes a list of ObjectRefs, not one {type(refs).__name__}")
+    if not isinstance(refs, list | tuple):
+        raise TypeError(f"{function}() takes a list of ObjectRefs, not {_kind(refs)}")
+    awaited = []
+    for index, ref in enumerate(refs):  # (a loop of waits comes here often: the usual case first)
+        if type(ref) is ObjectRef and not ref._process.closed:
+            awaited.append(ref._ref.object)
+        elif isinstance(ref, ObjectRef | ObjectRefGenerator):
+            awaited.append(awaited_id(ref))
+        else:
+            raise TypeError(
+                f"{function}() takes ObjectRefs; item {index} of the list is {_kind(ref)}"
+            )
+    if len(set(awaited)) != len(refs):
+        raise ValueError(f"{function}() takes each ObjectRef once; the list has duplicates")
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"num_returns must be an integer, not {_kind(num_returns)}")
+    if refs and not 1 <= num_returns <= len(refs):
+        raise ValueError(
+            f"num_returns must be between 1 and the {len(refs)} refs, not {num_returns}"
+        )
+    return awaited
+
+
+def cancel(
+    ref: ObjectRef[Any] | ObjectRefGenerator[Any],
+    *,
+    force: bool = False,
+    recursive: bool = True,
+    grace: float = GRACE,
+) -> None:
     """Cancel the task that makes the value.
 
-    Queued: it never runs. Running: it is interrupted, also in sleeps and blocking calls, by a
-    BaseException (as Ctrl-C does: ``finally`` runs, ``except Exception`` does not catch it).
-    ``get`` then raises TaskCancelledError. Finished: nothing happens. With ``force`` a running
-    task's worker is killed; with ``recursive`` the tasks that it submitted are cancelled too.
+    Queued: it never runs. Running: its token is set (``get_runtime_context().is_cancelled()``) and
+    TaskCancelledError raised in it, also in sleeps and blocking calls. ``except Exception`` does
+    not catch that one, as with Ctrl-C; ``finally`` runs. ``get`` then raises TaskCancelledError,
+    unless the task catches it and returns a value. Finished: nothing happens, as with values of
+    ``put`` and with those whose owner is gone.
+
+    Args:
+        force: kill the task's worker if the task has not ended when the grace is over. Tasks that
+            lie behind it run again at no cost; what the worker owned comes back as after any
+            death.
+        recursive: the same for the tasks that it has submitted.
+        grace: seconds from the interruption to the killing; 0: at once. Without ``force``: cancels
+            that come within so many seconds of an interruption do not interrupt again (later ones
+            do).
     """
+    if isinstance(ref, ObjectRefGenerator):
+        ref = ref._completed
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, not {_kind(ref)}")
     for name, value in (("force", force), ("recursive", recursive)):
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {_kind(value)}")
+    if isinstance(grace, bool) or not isinstance(grace, int | float):
+        raise TypeError(f"grace must be seconds, not {_kind(grace)}")
+    if not 0 <= grace < math.inf:
+        raise ValueError(f"grace must be finite seconds >= 0, not {grace}")
     ref._check()
-    session.connected().cancel(ref, force=force, recursive=recursive)
+    session.connected().cancel(ref, force=force, recursive=recursive, grace=float(grace))
 
 
-def _check_timeout(timeout: float | None, *, never: bool = True) -> None:
+def checked_timeout(timeout: float | None, *, never: bool = True) -> None:
+    """Raise TypeError or ValueError for what is no time to wait."""
     if not never and timeout in (None, math.inf):
         raise ValueError(f"timeout must be finite seconds, not {timeout}")
     if timeout is None:

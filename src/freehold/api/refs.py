@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from freehold.errors import ObjectLostError
+from freehold.runtime import aio
 from freehold.runtime.process import ObjectRef as BareRef
 
 if TYPE_CHECKING:
@@ -49,25 +50,20 @@ class ObjectRef(BareRef, Generic[T_co]):
         process.when_done(self, lambda: _resolver.put((process, self, future)))
         return future
 
+    def as_future(self) -> asyncio.Future[T_co]:
+        """An asyncio future of the value, or of its error, in the running loop. To cancel it
+        cancels the wait, not the task. Raises NoEventLoopError where no loop runs.
+        """
+        self._check()
+        return aio.running_loop("as_future()").create_task(self._value())
+
     def __await__(self) -> Generator[Any, None, T_co]:
         return self._value().__await__()
 
     async def _value(self) -> T_co:
         self._check()
-        loop = asyncio.get_running_loop()
-        ready = loop.create_future()
-
-        def tell() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        def done() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(tell)
-
-        self._process.when_done(self, done)
-        await ready
-        return self._process.get([self], None)[0]  # type: ignore[no-any-return]
+        aio.running_loop("await of an ObjectRef")
+        return await aio.value(self._process, self)  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ObjectRef) and self._ref.object == other._ref.object

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import (
     Any,
     Generic,
@@ -21,9 +21,17 @@ from typing import (
 )
 
 from freehold.api import session
+from freehold.api.actor_options import ACTOR, ActorOptions, actor_options
+from freehold.api.actors import ActorClass
 from freehold.api.arguments import NOTHING, pack
-from freehold.api.options import Options, checked
+from freehold.api.environments import key_of, travelling
+from freehold.api.generators import ObjectRefGenerator, yields
+from freehold.api.mapping import Mapped, batched, mapped
+from freehold.api.methods import Actor
+from freehold.api.options import STREAMING, Options, checked
 from freehold.api.refs import ObjectRef
+from freehold.api.strategies import inherited, placement_of
+from freehold.core.streams import Stream, StreamTask
 from freehold.core.submission import Function, Task
 from freehold.ids import function_id, return_id
 from freehold.runtime.process import Process
@@ -34,6 +42,7 @@ from freehold.wire.messages import Reference
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -81,12 +90,20 @@ class RemoteFunction(Generic[P, R]):
         self._options = options
         self._resources = options.vector()
         self._retry = _packed_exceptions(options.retry_exceptions)
+        self._limits = options.limits()
+        self._streams = options.num_returns == STREAMING or (
+            options.num_returns == 1 and yields(function)
+        )
+        self._num_returns = 1 if self._streams else options.num_returns
+        self._task_type = StreamTask if self._streams else Task
+        self._placement = placement_of(options)
         self._signature: inspect.Signature | None = None
         self._arity: tuple[int, int] = (0, -1)
         self._read_signature()
         self._process: Process | None = None
         self._prepared: Function | None = None
         self._captured: list[ObjectRef[Any]] = []
+        self._batch: RemoteFunction[Any, Any] | None = None
 
     def _read_signature(self) -> None:
         """How many positional arguments a call may have; (0, -1) for "ask the signature"."""
@@ -175,8 +192,7 @@ class RemoteFunction(Generic[P, R]):
         **kwargs: Q.kwargs,
     ) -> ObjectRef[R]: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # mypy: Concatenate
-        """Submit a task; return a reference to its result at once (a list of them if
-        ``num_returns`` is not 1).
+        """Submit a task; return a reference to its result at once, or several: ``num_returns``.
 
         Arguments that are references arrive as their values; references inside containers stay
         references. Raises TypeError for arguments that do not fit the function,
@@ -194,14 +210,14 @@ class RemoteFunction(Generic[P, R]):
         options = self._options
         context = process.context()
         borrowed = [*packed.borrowed, *function.captured]
-        task = Task(
+        task = self._task_type(
             context.names.next_task(
                 function.fingerprint, packed.blob, [ref.object for ref in (*packed.deps, *borrowed)]
             ),
             function,
             packed.blob,
             resources=self._resources,
-            num_returns=options.num_returns,
+            num_returns=self._num_returns,
             deps=packed.deps,
             borrowed=borrowed,
             max_retries=options.max_retries,
@@ -209,7 +225,14 @@ class RemoteFunction(Generic[P, R]):
             depth=context.depth,
             parent=context.task,
             name=options.name,
+            limits=self._limits,
         )
+        if self._placement is not None or context.placement is not None:
+            task.placement = inherited(self._placement, context.placement)
+        if process.environment is not None or options.runtime_env is not None:
+            task.environment = key_of(process, options.runtime_env)
+        if isinstance(task, StreamTask):
+            task.stream = Stream(task, options.backpressure)
         with process.lock:
             if process.dropped:
                 process.settle()
@@ -219,12 +242,102 @@ class RemoteFunction(Generic[P, R]):
             process.transport.flush_soon()
         address = process.address
         line = task.origin.line if task.origin is not None else ()
+        if task.stream is not None:
+            reference = Reference(return_id(task.id, 0), address, line)
+            return ObjectRefGenerator(process, task.stream, reference)
         if options.num_returns == 1:
             return ObjectRef(process, Reference(return_id(task.id, 0), address, line))
         return [
             ObjectRef(process, Reference(return_id(task.id, index), address, line))
             for index in range(options.num_returns)
         ]
+
+    @overload
+    def map(
+        self: _Takes1[A, Q, R],
+        items: Iterable[A | ObjectRef[A]],
+        /,
+        *,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        batch_size: int | None = None,
+    ) -> Mapped[R]: ...
+    @overload
+    def map(
+        self: _Takes2[A, B, Q, R],
+        items: Iterable[A | ObjectRef[A]],
+        second: Iterable[B | ObjectRef[B]],
+        /,
+        *,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        batch_size: int | None = None,
+    ) -> Mapped[R]: ...
+    @overload
+    def map(
+        self,
+        items: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        batch_size: int | None = None,
+    ) -> Mapped[R]: ...
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        batch_size: int | None = None,
+    ) -> Any:
+        """Call the function for every item; return an iterator over the values. With several
+        iterables it takes an argument from each, until the shortest ends.
+
+        Items are taken from the iterables as values are given out, so these may be endless; a
+        bounded number is under way. Items that take little time travel together.
+
+        Args:
+            ordered: give the values in the order of the items; False: as they come.
+            return_exceptions: give the exception of an item that raised in its place. False: raise
+                it there; ``next`` then goes on with the item after it.
+            batch_size: items per task; None: as many as take 20 ms together. One, if the function
+                has ``timeout`` or ``retry_exceptions``, which are about single calls.
+        """
+        return mapped(
+            self,
+            iterables,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            batch_size=batch_size,
+        )
+
+    def starmap(
+        self,
+        items: Iterable[Iterable[Any]],
+        /,
+        *,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        batch_size: int | None = None,
+    ) -> Mapped[R]:
+        """The same, where each item is a tuple of arguments."""
+        return mapped(
+            self,
+            (items,),
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            batch_size=batch_size,
+            star=True,
+        )
+
+    def _batched(self) -> RemoteFunction[Any, Any]:
+        """The function that runs many items in one task; made once."""
+        if self._batch is None:
+            name = self._name()
+            self._batch = RemoteFunction(batched(self._function, name), self._options)
+        return self._batch
 
     def _check_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Raise the TypeError that calling the function itself would raise."""
@@ -253,7 +366,7 @@ class RemoteFunction(Generic[P, R]):
         return str(name).encode(errors="backslashreplace").decode()
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return (self._function, self._options)
+        return (self._function, travelling(self._options))
 
     def __setstate__(self, state: tuple[Callable[P, R], Options]) -> None:
         RemoteFunction.__init__(self, *state)
@@ -275,6 +388,23 @@ class ManyReturns(Protocol[P]):
         """Run the function here and now."""
 
 
+class StreamFunction(Protocol[P, T]):
+    """A remote generator function, as a type checker sees it."""
+
+    def remote(self, *args: Any, **kwargs: Any) -> ObjectRefGenerator[T]:
+        """Submit a task; return the references to what it yields, as they come."""
+
+    @overload
+    def options(self, *, num_returns: int, **options: Any) -> ManyReturns[P]: ...
+    @overload
+    def options(self, **options: Any) -> StreamFunction[P, T]: ...
+    def options(self, **options: Any) -> Any:
+        """The same with other options."""
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[T] | AsyncIterator[T]:
+        """Run the function here and now."""
+
+
 def _packed_exceptions(wanted: bool | tuple[type[BaseException], ...]) -> bytes:
     """The wire form of ``retry_exceptions``."""
     if wanted is True:
@@ -282,14 +412,43 @@ def _packed_exceptions(wanted: bool | tuple[type[BaseException], ...]) -> bytes:
     return serial.dump_plain(wanted) if wanted else b""
 
 
+ACTOR_OPTIONS = frozenset(ACTOR)
+FUNCTION_OPTIONS = frozenset(Options.__struct_fields__)
+
+
+Typed = TypeVar("Typed", bound=Actor)  # (an actor class that a type checker shall know)
+
+
 class _Decorator:
-    """``remote(**options)``, waiting for its function."""
+    """``remote(**options)``, waiting for its function or class."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+        if ACTOR_OPTIONS.issuperset(given) and not FUNCTION_OPTIONS.issuperset(given):
+            actor_options(ActorOptions(), given)  # (raises what there is to raise)
+        else:
+            checked(Options(), given)
 
-    def __call__(self, function: Callable[P, R]) -> RemoteFunction[P, R]:
-        return _decorate(function, self.options)
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: type[Typed], /
+    ) -> type[Typed]: ...
+    @overload
+    def __call__(self, function: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> RemoteFunction[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Iterator[T]] | Callable[P, AsyncIterator[T]], /
+    ) -> StreamFunction[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+    def __call__(self, function: Any, /) -> Any:
+        if inspect.isclass(function):
+            return ActorClass(function, actor_options(ActorOptions(), self.given))
+        return _decorate(function, checked(Options(), self.given))
 
 
 class _ManyDecorator(Protocol):
@@ -299,22 +458,25 @@ class _ManyDecorator(Protocol):
 
 
 def _decorate(function: Callable[P, R], options: Options) -> RemoteFunction[P, R]:
-    if inspect.isclass(function):
-        raise TypeError(
-            f"{function.__name__} is a class: actors are not there yet, remote() takes functions"
-        )
     if isinstance(function, RemoteFunction):
         raise TypeError(f"{function._name()} is a remote function already")
+    if isinstance(function, ActorClass):
+        raise TypeError(f"{function._name()} is an actor class already")
     if not callable(function):
-        raise TypeError(f"remote() takes a function, not {function!r}")
-    if inspect.iscoroutinefunction(function):
-        raise TypeError(
-            f"{function.__name__} is a coroutine function: tasks are plain functions as yet; "
-            "call asyncio.run() inside one"
-        )
+        raise TypeError(f"remote() takes a function or a class, not {function!r}")
     return RemoteFunction(function, options)
 
 
+@overload
+def remote(function: type[Typed], /) -> type[Typed]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(function: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(  # type: ignore[overload-overlap]
+    function: Callable[P, Iterator[T]] | Callable[P, AsyncIterator[T]], /
+) -> StreamFunction[P, T]: ...
 @overload
 def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
 @overload
@@ -326,7 +488,11 @@ def remote(function: Any = None, /, **options: Any) -> Any:
 
     Args:
         num_returns: how many values the function returns, each under a reference of its own
-            (default 1). With n other than 1 it returns, or yields, exactly n values.
+            (default 1). With n other than 1 it returns, or yields, exactly n values. "streaming",
+            the default of generator functions: any number, under a reference each as soon as it
+            is made (``ObjectRefGenerator``). What a coroutine function returns is its result.
+        backpressure: how many values of a stream may lie untaken before the function has to wait
+            (default 1,000; and 64 MiB of them together, in any case).
         num_cpus, num_gpus: what a call needs to run (default 1 and 0); fractions down to 0.0001.
         memory: bytes that a call reserves, for placement.
         resources: amounts of custom resources.
@@ -338,10 +504,26 @@ def remote(function: Any = None, /, **options: Any) -> Any:
         retry_exceptions: run it again also when it raises: True, or a list of exception types.
             Counts as a retry.
         name: what to call the tasks in messages, instead of the function's name.
+        runtime_env: what a call finds around it (see ``RuntimeEnv``), laid over the caller's own.
+        scheduling_strategy: "SPREAD" over the nodes, a PlacementGroupSchedulingStrategy, a
+            NodeAffinitySchedulingStrategy, or "DEFAULT".
+        label_selector: labels that the node must have, {"zone": "a", "disk": "!in(hdd,tape)"}.
+        fallback_strategy: further selectors, [{"label_selector": {...}}], of which the first is
+            used for which there is a node.
+        priority: the greater, the sooner it gets a worker (default 0). Each step counts as a minute
+            of waiting, so that nothing waits for ever.
+        timeout: seconds that the function may run (default: as long as it takes). Then the task is
+            ended as by ``cancel(force=True)`` and fails with TaskTimeoutError, which
+            ``retry_exceptions`` may retry. Queues and the way of the arguments do not count.
+        retry_delay, retry_backoff, retry_jitter: before the n-th retry wait
+            ``retry_delay * retry_backoff ** (n - 1)`` seconds (default 0, 1; an hour at most), give
+            or take a random share of up to ``retry_jitter`` (0 to 1, default 0).
 
     Raises:
         TypeError, ValueError: an unknown option, or a value that it cannot take.
     """
-    if function is not None:
-        return _decorate(function, Options())
-    return _Decorator(checked(Options(), options))
+    if function is None:
+        return _Decorator(options)
+    if inspect.isclass(function):
+        return ActorClass(function, ActorOptions())
+    return _decorate(function, Options())

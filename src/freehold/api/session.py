@@ -6,11 +6,12 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freehold import resources as amounts
+from freehold.api import environments, local
 from freehold.api.options import text
 from freehold.core.membership import DEAD_AFTER
 from freehold.errors import (
@@ -18,11 +19,11 @@ from freehold.errors import (
     ClusterUnreachableError,
     NotInitializedError,
 )
-from freehold.ids import short
 from freehold.runtime import current, machine, places
 from freehold.runtime.driver import Driver
-from freehold.runtime.process import Context, Process
-from freehold.wire.messages import Describe, Description, NodeInfo
+from freehold.runtime.local import Local
+from freehold.runtime.process import Process
+from freehold.wire.messages import Describe, Description, Message, NodeInfo
 
 if TYPE_CHECKING:
     from freehold.runtime import launch, noded
@@ -61,6 +62,9 @@ def init(  # long: half of it is the table of its options
     infeasible_grace: float = 10.0,
     dead_after: float = DEAD_AFTER,
     explain_after: float | None = 10.0,
+    runtime_env: Mapping[str, Any] | None = None,
+    preload: Sequence[str] | None = None,
+    mode: str = "cluster",
 ) -> Session:
     """Connect this program to a cluster, or start one on this machine.
 
@@ -82,6 +86,12 @@ def init(  # long: half of it is the table of its options
             dead.
         explain_after: seconds after which a ``get`` without a timeout says, by a warning of the
             logger "freehold", what it waits for. None: never.
+        runtime_env: what this program's tasks and actors find around them: see ``RuntimeEnv``.
+        preload: modules that are imported once on each node, before workers are made: these have
+            them from the start, in memory that they share.
+
+        mode: "local": everything runs in this process, each task in ``remote()`` itself: for
+            debuggers. See docs/local.md.
 
     Raises:
         AlreadyInitializedError: this process is connected already.
@@ -106,11 +116,19 @@ def init(  # long: half of it is the table of its options
             "spill_folders": spill_folders,
             "spill_quota": spill_quota,
         }
+        here = local.wanted(mode, address, runtime_env=runtime_env, preload=preload)
         address = text("address", address or os.environ.get("FREEHOLD_ADDRESS") or "local")
         namespace = text("namespace", namespace or "")
         if not isinstance(log_to_driver, bool):
             raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
         _check_patience(explain_after)
+        if here:
+            process = local.begin(offer, namespace)
+            current.set_process(process)
+            atexit.register(shutdown)
+            return _described(process)
+        environment = environments.checked(runtime_env or {})
+        modules = environments.checked_modules(preload)
         started = None
         if address == "local":
             started = _start_local(offer, infeasible_grace, dead_after)
@@ -127,6 +145,8 @@ def init(  # long: half of it is the table of its options
         driver.started = started
         try:
             driver.start()
+            if environment or modules:
+                environments.announce(driver, environment, modules)
         except BaseException:
             driver.leave()
             raise
@@ -239,7 +259,7 @@ def shutdown() -> None:
     """
     with _starting:
         process = current.process()
-        if isinstance(process, Driver):
+        if isinstance(process, Driver | Local):
             current.set_process(None)
             atexit.unregister(shutdown)
             process.leave()
@@ -266,10 +286,18 @@ def _cluster() -> Description:
     process = current.process()
     if process is None:
         raise NotInitializedError("not connected to a cluster: call init() first")
+    answer: Description = ask_head(process, Describe)
+    return answer
+
+
+def ask_head(process: Process, make: Callable[[int], Message]) -> Any:
+    """The head's answer to a question that does no harm when it is asked twice. Raises
+    ClusterUnreachableError.
+    """
     deadline = time.monotonic() + HEAD_PATIENCE
     while True:
         try:
-            answer: Description = process.ask(process.head, Describe, HEAD_PATIENCE)
+            return process.ask(process.head, make, HEAD_PATIENCE)
         except ClusterUnreachableError as error:
             if time.monotonic() < deadline and not process.node_gone:
                 time.sleep(0.05)
@@ -280,7 +308,6 @@ def _cluster() -> Description:
                 "ask again later, or see the log of the node that started it",
                 address=places.place(process.head),
             ) from error
-        return answer
 
 
 def nodes() -> list[dict[str, Any]]:
@@ -329,60 +356,3 @@ def _summed(field: str) -> dict[str, float]:
         if info.alive:
             amounts.add(total, getattr(info, field))
     return amounts.floats(total)
-
-
-class RuntimeContext:
-    """Where this code runs."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def get_job_id(self) -> str:
-        """The job's id."""
-        return self._process.role.job.hex()
-
-    def get_node_id(self) -> str:
-        """The id of the node that this process belongs to."""
-        return self._process.node.node.hex()
-
-    def get_worker_id(self) -> str:
-        """The id of this process."""
-        return self._process.address.process.hex()
-
-    def get_task_id(self) -> str | None:
-        """The id of the task that runs this code; None in a driver."""
-        context = self._task()
-        return context.task.hex() if context else None
-
-    def get_task_name(self) -> str | None:
-        """The name of the task that runs this code; None in a driver."""
-        context = self._task()
-        return context.name if context else None
-
-    def get_assigned_resources(self) -> dict[str, float]:
-        """What this task was granted; empty in a driver."""
-        context = self._task()
-        return amounts.floats(context.resources) if context else {}
-
-    def _task(self) -> Context | None:
-        """The task that runs on this thread: none in a driver, nor on a thread that a task made."""
-        context = self._process.context()
-        return None if context is self._process.root else context
-
-    @property
-    def namespace(self) -> str:
-        """The namespace that ``init`` was given."""
-        return getattr(self._process, "namespace", "")
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT of the head."""
-        return f"{self._process.head.host}:{self._process.head.port}"
-
-    def __repr__(self) -> str:
-        return f"RuntimeContext(node={short(self._process.node.node)}, task={self.get_task_id()})"
-
-
-def get_runtime_context() -> RuntimeContext:
-    """Where this code runs: ids of job, node, worker and task."""
-    return RuntimeContext(connected())

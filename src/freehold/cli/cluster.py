@@ -44,6 +44,7 @@ from freehold.resources import CPU, GPU, MEMORY, UNIT
 from freehold.runtime import launch, machine, noded, places
 from freehold.runtime.headd import head_address
 from freehold.wire.messages import Address, NodeInfo
+from freehold.wire.placement import GroupInfo
 
 Place = tuple[Path, places.NodeFile]
 
@@ -504,6 +505,19 @@ def _show(address: str, state: observe.State) -> None:
             (job.job.hex(), f"pid {job.pid}", job.driver.node.hex(), job.cwd) for job in state.jobs
         ]
         _table(jobs)
+    if state.groups:
+        groups = [("placement group", "name", "strategy", "bundles", "state")]
+        groups += [
+            (group.group.hex(), group.name, group.strategy, str(len(group.bundles)), _placed(group))
+            for group in state.groups
+        ]
+        _table(groups)
+
+
+def _placed(group: GroupInfo) -> str:
+    """Whether a placement group has its places, and what it waits for."""
+    waits = group.state.lower()
+    return f"{waits}: {group.reason}" if group.reason and waits != "created" else waits
 
 
 def _row(info: NodeInfo) -> tuple[str, ...]:

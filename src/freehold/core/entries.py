@@ -41,6 +41,12 @@ class Origin:
         self.claims: dict[bytes, dict[tuple[ObjectId, ProcessId], Claim]] = {}
 
 
+class Maker:
+    """An entry's ``task`` that makes its object again itself, as an actor: lineage lets it be."""
+
+    __slots__ = ()
+
+
 class Entry:
     """What one process knows of one object.
 

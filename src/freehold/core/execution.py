@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from freehold.core.entries import Gate, Origin
 from freehold.core.fetching import ARGUMENT, Fetching
@@ -32,10 +33,16 @@ from freehold.wire.messages import (
     Missing,
     PushTask,
     Reference,
+    TaskBegun,
     TaskDone,
     TaskReturned,
     Value,
 )
+
+if TYPE_CHECKING:
+    from freehold.core.hosting import Hosting
+
+NEVER: Final = float("-inf")
 
 
 class Run:
@@ -51,6 +58,9 @@ class Run:
         "origin",
         "pinned",
         "submitter",
+        "timeout",
+        "token",
+        "told",
     )
 
     def __init__(self, message: PushTask, submitter: Address) -> None:
@@ -61,6 +71,9 @@ class Run:
         self.pinned: list[Reference] = []
         self.begun = False
         self.cancelled = False
+        self.told = NEVER  # when it was last interrupted
+        self.timeout = 0.0  # it is to end because it has run for so many seconds
+        self.token: Any = None  # the shell's: what user code asks whether it is cancelled
         self.origin: Origin | None = None
         self.gate: Gate
 
@@ -81,12 +94,12 @@ class Execution:
         self.functions: dict[FunctionId, DefineFunction] = {}
         self.current: Run | None = None
         self.began = 0.0  # when the current task did
+        self.hosting: Hosting | None = None  # once this worker is the home of an actor
         self.slow = False  # the current task has been at it for a while: nothing may wait behind it
         self.cancelled_error: Callable[[Run], bytes]
         # the role's: whether something made in the run is left; what it was to make and did not
         self.run_over: Callable[[TaskId], tuple[bool, list[ObjectId]]]
         self.interrupt: Callable[[Run], None]
-        self.exit_now: Callable[[Run], None]
 
     # ------------------------------------------------------------------ tasks in
 
@@ -103,6 +116,8 @@ class Execution:
         self.runs[message.task] = run
         run.missing = 1  # held until everything has been asked for
         run.gate = Gate(lambda: self.arrived(run), lambda giver: None)  # (its submitter is gone)
+        if self.hosting is not None:
+            self.hosting.pushed(run)
         self.take_references(run, message.borrowed)
         for argument in message.deps:
             value = argument.value
@@ -131,7 +146,10 @@ class Execution:
         """One more of the things that the task needs is here."""
         run.missing -= 1
         if not run.missing and self.runs.get(run.message.task) is run:
-            self.ready.append(run)
+            if self.hosting is None:
+                self.ready.append(run)
+            else:
+                self.hosting.arrived(run)
 
     # ------------------------------------------------------------------ running
 
@@ -144,6 +162,10 @@ class Execution:
         self.current = run
         self.began = self.world.now()
         return run
+
+    def user_code_begins(self, run: Run) -> None:
+        """All that a task whose time is limited had to wait for is there."""
+        self.world.send(run.submitter, TaskBegun(run.message.task, run.message.attempt))
 
     def finished(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
         """User code has ended: answer the owner. References in the results are handed to it
@@ -171,7 +193,9 @@ class Execution:
             self.ownership.unpin(ref.object)
 
     def give_back(self) -> None:
-        """Return every task that has not begun."""
+        """Return every task that has not begun. (An actor is the only place for its calls.)"""
+        if self.hosting is not None:
+            return
         for run in list(self.runs.values()):
             if not run.begun:
                 self.abandon(run)
@@ -194,6 +218,8 @@ class Execution:
             self.fetching.release(object_id)
         run.found.clear()
         self.drop(run)
+        if self.hosting is not None:
+            self.hosting.left(run)
 
     # ------------------------------------------------------------------ ends
 
@@ -203,12 +229,13 @@ class Execution:
         if run is None:
             return
         run.cancelled = True
+        run.timeout = message.timeout
+        now = self.world.now()
         if not run.begun:
             self.abandon(run)
             self.fail(run, self.cancelled_error(run))
-        elif message.force:
-            self.exit_now(run)
-        else:
+        elif now - run.told >= message.grace:
+            run.told = now
             self.interrupt(run)
 
     def fail(self, run: Run, error: bytes) -> None:
@@ -227,11 +254,13 @@ class Execution:
         """An owner is gone: nobody waits for its tasks."""
         for run in list(self.runs.values()):
             if run.submitter.process == process:
-                if run.begun:
+                if not run.begun:
+                    self.abandon(run)
+                elif self.hosting is None:
                     run.cancelled = True
                     self.interrupt(run)
-                else:
-                    self.abandon(run)
+        if self.hosting is not None:
+            self.hosting.caller_lost(process)
 
 
 class Needs:
@@ -252,7 +281,11 @@ class Needs:
         self.execution.arrived(self.run)
 
     def missing(self, object_id: ObjectId, tried: Sequence[NodeId]) -> bool:
-        """It has to be found or made again, and not while we hold a worker."""
+        """It has to be found or made again, and not while we hold a worker. (A call waits: it has
+        its place in the order, and no other worker.)
+        """
+        if tried and self.execution.hosting is not None:
+            return False
         self.execution.argument_missing(self.run, object_id, tried)
         return True
 

@@ -1,8 +1,9 @@
 """Leasing, the owner's side: which worker runs which task, and how many tasks are on their way to
 it.
 
-Tasks of the same *shape* (resources and preferred node) share a queue and leases. A lease is a
-worker that a node has granted; it is reused while there is work and returned after a short hold.
+Tasks of the same *shape* (resources, preferred node, runtime environment, placement) share a queue
+and leases. A lease is a worker that a node has granted; it is reused while there is work and
+returned after a short hold.
 The life of one lease: requested -> (redirected ->)* granted -> idle <-> busy -> returned, or
 ended when its worker dies.
 
@@ -40,6 +41,7 @@ from freehold.wire.messages import (
     LeaseGranted,
     LeaseRedirected,
     LeaseRefused,
+    Placement,
     RequestLease,
     ReturnLease,
     TaskReturned,
@@ -73,10 +75,12 @@ class Lease:
         "drained",
         "id",
         "idle_since",
+        "killed",
         "known",
         "load",
         "node",
         "pid",
+        "removed",
         "shape",
         "slow",
         "tasks",
@@ -98,9 +102,11 @@ class Lease:
         self.alone = False  # a suspect runs here: nothing else may
         self.slow = False  # gave tasks back: push nothing until it has finished one
         self.wanted = False  # its node asked for it: push nothing more
+        self.killed = False  # we have asked for its worker's death: push nothing more, blame nobody
         self.idle_since = 0.0
         self.drained = False
         self.death: Death | None = None
+        self.removed = b""  # the placement group whose removal has ended it
 
 
 class Shape:
@@ -108,8 +114,10 @@ class Shape:
 
     __slots__ = (
         "asking_later",
+        "environment",
         "idle",
         "leases",
+        "placement",
         "queue",
         "requests",
         "resources",
@@ -117,8 +125,16 @@ class Shape:
         "why",
     )
 
-    def __init__(self, resources: Resources, target: Address | None) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        target: Address | None,
+        environment: bytes = b"",
+        placement: Placement | None = None,
+    ) -> None:
+        self.placement = placement
         self.resources = resources
+        self.environment = environment
         self.target = target
         self.queue: deque[Task] = deque()
         self.leases: dict[LeaseId, Lease] = {}
@@ -156,6 +172,8 @@ class Leasing(Placing):
         self.worker_died: Callable[[Task, Death], None]
         self.abandoned: Callable[[Task], None]  # the role's: cancelled, and not running any more
         self.unplaceable: Callable[[Task, str], None]  # the role's: no node can ever run it
+        self.group_removed: Callable[[Task, bytes], None]  # the role's: nor has a place any more
+        self.unprepared: Callable[[Task, str], None]  # the role's: nor make its environment
 
     # ------------------------------------------------------------------ tasks in
 
@@ -188,10 +206,11 @@ class Leasing(Placing):
     def shape_of(self, task: Task) -> Shape:
         """The task's scheduling class."""
         resources, target = task.resources, task.target
-        key = (tuple(resources.items()), target.process if target is not None else b"")
+        place = target.process if target is not None else b""
+        key = (tuple(resources.items()), place, task.environment, task.placement)
         shape = self.shapes.get(key)
         if shape is None:
-            shape = self.shapes[key] = Shape(resources, target)
+            shape = self.shapes[key] = Shape(resources, target, task.environment, task.placement)
         return shape
 
     def room_for(self, task: Task, shape: Shape) -> Lease | None:
@@ -210,7 +229,7 @@ class Leasing(Placing):
 
     def has_room(self, lease: Lease, task: Task) -> bool:
         """Whether one more task may lie at this busy or idle worker."""
-        if lease.wanted or lease.drained or lease.death is not None:
+        if lease.wanted or lease.killed or lease.drained or lease.death is not None:
             return False
         if not lease.tasks:
             return True
@@ -325,6 +344,8 @@ class Leasing(Placing):
             task.depth if task else 0,
             hops,
             task.function.name if task else "",
+            shape.placement,
+            environment=shape.environment,
         )
 
     def cancel_requests(self, shape: Shape) -> None:
@@ -370,7 +391,10 @@ class Leasing(Placing):
         tasks, shape.queue = list(shape.queue), deque()
         self.cancel_requests(shape)
         for task in tasks:
-            self.unplaceable(task, message.reason)
+            if message.removed:
+                self.group_removed(task, message.removed)
+            else:
+                (self.unprepared if message.unprepared else self.unplaceable)(task, message.reason)
 
     def on_wanted(self, lease_id: LeaseId) -> None:
         """Others wait at that node: no more pushes; give the lease back when it is empty."""
@@ -401,7 +425,7 @@ class Leasing(Placing):
 
     def refill(self, lease: Lease) -> None:
         """After results: push more, or let the lease rest."""
-        if lease.id not in self.leases:
+        if lease.id not in self.leases or lease.killed:
             return
         if lease.wanted:
             if not lease.tasks:
@@ -436,6 +460,7 @@ class Leasing(Placing):
         lease = self.leases.get(message.lease)
         if lease is not None:
             lease.death = message.death
+            lease.removed = message.removed
             lease.shape.idle.pop(lease.id, None)
             if lease.drained or not lease.tasks:
                 self.bury(lease)
@@ -496,14 +521,17 @@ class Leasing(Placing):
         tasks = list(lease.tasks.values())
         lease.tasks.clear()
         assert lease.death is not None
-        if len(tasks) == 1:
+        if lease.removed:
+            for task in tasks:
+                self.group_removed(task, lease.removed)
+        elif len(tasks) == 1 and not lease.killed:
             self.worker_died(tasks[0], lease.death)
         else:
             for task in reversed(tasks):  # each goes to the front of the queue: keep their order
-                if task.cancelled:
-                    self.abandoned(task)
+                if task.ending:
+                    self.worker_died(task, lease.death)
                 else:
-                    task.suspect = True
+                    task.suspect = task.suspect or not lease.killed
                     self.submission.retry(task)
         if lease.shape.queue:
             self.request_more(lease.shape)

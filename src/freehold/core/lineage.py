@@ -29,7 +29,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from freehold.core.entries import Entry
+from freehold.core.entries import Entry, Maker
 from freehold.core.ownership import Ownership
 from freehold.core.submission import WAITING, Submission, Task
 from freehold.core.world import World
@@ -69,6 +69,7 @@ class Lineage:
         # copies of earlier results that we heard of while their task runs again
         self.strays: dict[ObjectId, list[Address]] = {}
         self.lost: Callable[[Entry, str, bool], bytes]  # the role's: the shipped form of the error
+        self.stream_lost: Callable[[Task, ObjectId], None]  # the role's (streams)
 
     # ------------------------------------------------------------------ keeping
 
@@ -82,21 +83,27 @@ class Lineage:
                 if value.kind == STORED or value.contains:
                     worth = True
                     break
-        if not worth and not task.homes and task.ran_at is None:
+        if not worth and not task.homes and task.ran_at is None and task.stream is None:
             return False  # as of most tasks
         task.ran_at = worker or task.ran_at
         if task.ran_at is None:
+            if task.stream is not None:
+                self.never(task, f"its task {task.title}() has failed")
             return False
         entries = self.ownership.entries
-        objects = [return_id(task.id, index) for index in range(task.num_returns)]
+        objects = results_of(task)
         named = [entries[object_id] for object_id in objects if object_id in entries]
+        if task.stream is not None:  # (only its stored values name their task)
+            named = [entry for entry in named if entry.task is task]
+            worth = any(entry.object != objects[0] for entry in named)
         for entry in named:  # of an earlier run something may still be good
             worth = worth or (entry.value is not None and entry.value.kind == STORED)
         if task.cancelled:
             self.never(task, f"its task {task.title}() was cancelled")
             return False
         if task.max_retries == 0:
-            self.never(task, f"its task {task.title}() has max_retries=0")
+            limit = "max_retries" if task.actor is None else "max_task_retries"
+            self.never(task, f"its task {task.title}() has {limit}=0")
             return False
         if not (named and worth) and not task.homes:
             return False
@@ -108,11 +115,18 @@ class Lineage:
             self.trim()
         return True
 
+    def keep_creation(self, task: Task) -> bool:
+        """An actor has been made, which has restarts left."""
+        self.tasks[task.id] = task
+        self.size += TASK_BYTES + len(task.args)
+        self.hold(task)
+        return True
+
     def never(self, task: Task, why: str, *, evicted: bool = False) -> None:
         """What the task has made cannot be made again."""
-        for index in range(task.num_returns):
-            entry = self.ownership.entries.get(return_id(task.id, index))
-            if entry is not None:
+        for object_id in results_of(task):
+            entry = self.ownership.entries.get(object_id)
+            if entry is not None and entry.task is task:  # (an actor's entry says more)
                 entry.task = Never(why, evicted=evicted)
 
     def clear_up(self, task: Task, results: Sequence[Value]) -> None:
@@ -256,6 +270,8 @@ class Lineage:
         while work:
             entry = work.popleft()
             task = entry.task
+            if isinstance(task, Task) and task.stream is not None and entry.value is None:
+                self.stream_lost(task, entry.object)
             if entry.value is not None or self.running(entry):
                 continue  # asked for twice, or under way
             if self.ownership.entries.get(entry.object) is not entry:
@@ -269,8 +285,11 @@ class Lineage:
             how = "its value went with its last reference"  # (of the further ones)
 
     def running(self, entry: Entry) -> bool:
-        """Whether the task that makes the object is under way."""
-        return isinstance(entry.task, Task) and entry.task.id in self.submission.tasks
+        """Whether the task that makes the object is under way, or it is not for us to make."""
+        task = entry.task
+        if isinstance(task, Task):
+            return task.id in self.submission.tasks
+        return isinstance(task, Maker)
 
     def obstacle(self, task: object) -> tuple[str, bool]:
         """Why a value cannot be made again; whether that is for want of lineage."""
@@ -301,3 +320,9 @@ class Lineage:
         self.submission.tasks[task.id] = task
         self.submission.await_values(task)
         return missing
+
+
+def results_of(task: Task) -> list[ObjectId]:
+    """All that a task has made under its own name."""
+    objects = [return_id(task.id, index) for index in range(task.num_returns)]
+    return objects if task.stream is None else objects + task.stream.objects()

@@ -29,7 +29,7 @@ Not known here: resources (a node's ``NodeInfo`` is passed on as it came), lease
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from freehold.core.journal import Journal
@@ -48,6 +48,7 @@ from freehold.wire.messages import (
     ProcessLost,
     Stop,
 )
+from freehold.wire.placement import GroupInfo
 
 #: Seconds without a word after which a node is gone. A cut or a stop that is shorter costs nothing,
 #: a longer one costs the node's work. Losing packets for 5 s is seen in practice (a switch that
@@ -104,6 +105,10 @@ class Membership:
         self.gone: dict[NodeId, NodeInfo] = {}
         self.jobs: dict[JobId, JobStarted] = {}
         self.ended = Ended()
+        # the role's: what is said of placement groups, and what ends groups or their bundles
+        self.groups: Callable[[], list[GroupInfo]] = list
+        self.node_gone: Callable[[NodeId], None] = lambda node: None
+        self.job_over: Callable[[JobId], None] = lambda job: None
         self.recover(journal.load())
         self.due = world.now()
         self.look_later()
@@ -152,6 +157,7 @@ class Membership:
                 list(self.jobs.values()),
                 list(self.ended.processes),
                 self.dead_after,
+                self.groups(),
             ),
         )
         self.tell(NodeChanged(message.info), but=node)
@@ -200,6 +206,7 @@ class Membership:
         if self.jobs.pop(job, None) is not None:
             self.journal.delete(job)
             self.tell(JobEnded(job), but=at)
+            self.job_over(job)
 
     def process_ended(self, process: ProcessId, at: NodeId) -> None:
         """A process is gone, as the node ``at`` says."""
@@ -264,3 +271,4 @@ class Membership:
         for job in list(self.jobs.values()):
             if job.driver.node == node:
                 self.end_job(job.job, None)
+        self.node_gone(node)

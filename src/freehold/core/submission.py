@@ -1,6 +1,7 @@
 """Submission: the life of a task at its owner, from ``f.remote()`` to its results.
 
 waiting (for the values of its top-level references) -> queued (for a worker) -> pushed -> done.
+A task that is tried again may be delayed in between (``limits``).
 Queued and pushed are ``leasing``'s business; this file knows arguments, results, retries and
 cancellation.
 
@@ -23,10 +24,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from freehold.core.entries import Entry, Gate, Origin
+from freehold.core.entries import Entry, Origin
+from freehold.core.limits import Clock, Limits
 from freehold.core.ownership import Ownership
+from freehold.core.results import Results
 from freehold.core.world import World
 from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId, return_id
 from freehold.resources import Resources
@@ -35,20 +39,25 @@ from freehold.wire.messages import (
     STORED,
     Address,
     Argument,
+    Call,
     CancelTask,
     Claim,
     Claimed,
+    Creation,
     DefineFunction,
-    FreeObjects,
+    Placement,
     PushTask,
     Reference,
-    Release,
     TaskDone,
     Value,
 )
 
+if TYPE_CHECKING:
+    from freehold.core.streams import Stream
+
 WAITING: Final = "waiting for its arguments"
 QUEUED: Final = "queued for a worker"
+DELAYED: Final = "waiting to be tried again"
 PUSHED: Final = "sent to a worker"
 DONE: Final = "done"
 
@@ -89,8 +98,15 @@ class Function:
 class Task:
     """One submitted task. ``lease`` is where it was pushed, if it was. ``origin``: the run in which
     it was submitted (None in a driver). ``claims``: what its next run shall bring back. ``ran_at``,
-    ``homes``, ``kept`` and ``live`` are lineage's.
+    ``homes``, ``kept`` and ``live`` are lineage's. ``actor`` and ``placing`` are those of a task
+    that makes an actor or calls one (``calls.ActorTask``): what its push says more, and who finds
+    it a worker instead of ``leasing``. ``environment``: the key of its runtime environment, or b"".
+    ``limits`` and ``clock``: its time, if the user has limited it (``limits``).
     """
+
+    actor: Creation | Call | None = None
+    placing: Placing | None = None
+    stream: Stream | None = None  # of a task that yields its values (``streams.StreamTask``)
 
     __slots__ = (
         "args",
@@ -98,20 +114,24 @@ class Task:
         "borrowed",
         "cancelled",
         "claims",
+        "clock",
         "deps",
         "depth",
+        "environment",
         "estimate",
         "function",
         "homes",
         "id",
         "kept",
         "lease",
+        "limits",
         "live",
         "max_retries",
         "name",
         "num_returns",
         "origin",
         "parent",
+        "placement",
         "ran_at",
         "resources",
         "retry_exceptions",
@@ -139,6 +159,7 @@ class Task:
         parent: TaskId | None = None,
         name: str = "",
         origin: Origin | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.id = task
         self.function = function
@@ -153,6 +174,10 @@ class Task:
         self.parent = parent
         self.name = name
         self.origin = origin
+        self.limits = limits
+        self.environment = b""
+        self.placement: Placement | None = None
+        self.clock: Clock | None = None
         self.claims: dict[tuple[ObjectId, ProcessId], Claim] | None = None
         self.ran_at: Address | None = None
         self.homes: set[ProcessId] | None = None
@@ -168,6 +193,11 @@ class Task:
         self.cancelled = False
         self.target: Address | None = None
         self.lease: object | None = None
+
+    @property
+    def ending(self) -> bool:
+        """Whether its end was asked for: it was cancelled, or the time of its attempt is over."""
+        return self.cancelled or (self.clock is not None and self.clock.expired)
 
     @property
     def title(self) -> str:
@@ -187,18 +217,18 @@ class Placing:
         raise NotImplementedError
 
 
-class Submission:
+class Submission(Results):
     """Tasks that this process has submitted and that are not done."""
 
     def __init__(self, world: World, ownership: Ownership) -> None:
-        self.world = world
-        self.ownership = ownership
+        super().__init__(world, ownership)
         self.tasks: dict[TaskId, Task] = {}
         self.placing: Placing
         self.doomed: deque[Task] = deque()  # an argument has failed, and so do they
         # the role's (lineage): the task may have to run again. True: its arguments stay held
         self.keep: Callable[[Task, Sequence[Value], Address | None], bool]
         self.submitted: Callable[[Task], None]  # the role's: in a run that someone claims from
+        self.stream_over: Callable[[Task, list[Value]], list[Value]]  # the role's (streams)
 
     # ------------------------------------------------------------------ submit
 
@@ -251,7 +281,7 @@ class Submission:
                     here[node.process] = here.get(node.process, 0) + value.size
                     if here[node.process] > best:
                         best, task.target = here[node.process], node
-        self.placing.enqueue(task)
+        (task.placing or self.placing).enqueue(task)
 
     # ------------------------------------------------------------------ push
 
@@ -320,6 +350,12 @@ class Submission:
             message.max_calls = function.max_calls
         if task.origin is not None:
             message.line = task.origin.line
+        if task.actor is not None:
+            message.actor = task.actor
+        if task.stream is not None:
+            message.stream = task.stream.terms()
+        if task.limits is not None and task.limits.timeout:
+            message.timed = True
         if task.claims:
             message.claims = list(task.claims.values())
             for claim in message.claims:
@@ -342,7 +378,7 @@ class Submission:
             return None
         task.function.measured(message.micros)
         if message.retry and not task.cancelled and self.may_retry(task):
-            self.retry(task)
+            self.try_again(task)
             return task
         self.finish(task, message.results, worker)
         return task
@@ -352,7 +388,11 @@ class Submission:
         it may have to run again.
         """
         task.state = DONE
+        if task.clock is not None:
+            self.stop_clock(task)
         del self.tasks[task.id]
+        if task.stream is not None:
+            results = self.stream_over(task, results)
         kept = self.keep(task, results, giver)
         for index, value in enumerate(results):
             object_id = return_id(task.id, index)
@@ -372,110 +412,6 @@ class Submission:
         for ref in task.borrowed:
             self.ownership.unpin(ref.object)
 
-    def result(self, entry: Entry, value: Value, giver: Address | None) -> None:
-        """One result. A value from an earlier run that is still good stays: someone may be reading
-        it.
-        """
-        old = entry.value
-        if old is not None and (value.kind == FAILED or not self.stale(old)):
-            known = [node.process for node in old.nodes]
-            spare = [node for node in value.nodes if node.process not in known]
-            self.unwanted(entry.object, value, giver, spare)
-        elif value.contains:
-            assert giver is not None
-            self.gated(entry.object, value, giver, free=True)
-        else:
-            self.renew(entry, value)
-
-    def unwanted(
-        self, object_id: ObjectId, value: Value, giver: Address | None, spare: list[Address]
-    ) -> None:
-        """A result that nobody can name, or that is there already: its copies on ``spare`` go."""
-        if value.contains:
-            assert giver is not None
-            self.gated(object_id, value, giver, free=False)
-        if value.kind == STORED:
-            self.free(object_id, spare)
-
-    def stale(self, value: Value) -> bool:
-        """Whether a value names objects whose owner has died."""
-        lost = self.ownership.lost
-        return any(inner.owner.process in lost for inner in value.contains)
-
-    def renew(self, entry: Entry, value: Value) -> None:
-        """A result is known, the first time or after a re-run."""
-        old = entry.value
-        self.ownership.resolve(entry, value)
-        if old is not None:
-            kept = [node.process for node in value.nodes]
-            self.free(entry.object, [node for node in old.nodes if node.process not in kept])
-            self.ownership.forget(old)
-        if not entry.handles and not entry.pins:
-            self.ownership.collect(entry)  # (a by-product of a re-run)
-
-    def gated(self, object_id: ObjectId, value: Value, giver: Address, *, free: bool) -> None:
-        """A result with references inside: it is known once each of them has been introduced.
-
-        If nobody can name it any more it is forgotten then, and its bytes too if ``free``."""
-        ownership = self.ownership
-        entry = ownership.entries.get(object_id) if free else None
-
-        def opened() -> None:
-            if entry is not None and ownership.entries.get(entry.object) is entry:
-                self.renew(entry, value)
-                entry.pins -= 1
-                ownership.collect(entry)
-            else:
-                ownership.forget(value)
-                if free and value.kind == STORED:
-                    self.free(object_id, value.nodes)
-
-        def give_up(lost: ProcessId) -> None:
-            ownership.forget(value)
-            if entry is not None:
-                self.renew(entry, Value(FAILED, ownership.handover_lost(lost)))
-                entry.pins -= 1
-                ownership.collect(entry)
-            if free and value.kind == STORED:
-                self.free(object_id, value.nodes)
-
-        gate = Gate(opened, give_up)
-        if entry is not None:
-            entry.pins += 1
-        ownership.take_in(value.contains, giver, gate)
-        if not gate.waiting:
-            opened()
-
-    def discard(self, message: TaskDone, worker: Address, *, free: bool) -> None:
-        """A stale attempt's results: nobody will name them.
-
-        They are freed only when no newer attempt is about, because that one writes under the same
-        ids.
-        """
-        me = self.world.address.process
-        for index, value in enumerate(message.results):
-            object_id = return_id(message.task, index)
-            entry = self.ownership.entries.get(object_id)
-            good = entry.value.nodes if entry is not None and entry.value is not None else ()
-            if worker.process != me:
-                # What a stale attempt owns bears the names of what the new one makes: it must not
-                # enter the table, where that may stand already.
-                for ref in value.contains:
-                    if ref.owner.process == worker.process:
-                        self.world.send(worker, Release(ref.object, 1))
-                value.contains = [
-                    ref for ref in value.contains if ref.owner.process != worker.process
-                ]
-            if value.contains:
-                self.gated(object_id, value, worker, free=False)
-            if free and value.kind == STORED:
-                self.free(object_id, [node for node in value.nodes if node not in good])
-
-    def free(self, object_id: ObjectId, nodes: Sequence[Address]) -> None:
-        """Have these copies of a value dropped."""
-        for node in nodes:
-            self.world.send(node, FreeObjects([object_id]))
-
     # ------------------------------------------------------------------ retries and cancellation
 
     def may_retry(self, task: Task) -> bool:
@@ -487,25 +423,58 @@ class Submission:
 
     def retry(self, task: Task) -> None:
         """Begin a new attempt under the same ids."""
+        if task.clock is not None:
+            self.stop_clock(task)
         task.attempt += 1
         task.lease = None
-        self.placing.enqueue(task)
+        (task.placing or self.placing).enqueue(task)
+
+    def try_again(self, task: Task) -> None:
+        """An attempt has failed and there is to be another, after the pause that the user asked
+        for.
+        """
+        limits = task.limits
+        if limits is None or not limits.delay:
+            self.retry(task)
+            return
+        if task.clock is not None:
+            self.stop_clock(task)
+        task.state = DELAYED
+        task.attempt += 1
+        task.lease = None
+        chance = self.world.new_id() if limits.jitter else b""
+        pause = limits.pause(task.used_retries, chance)
+        task.since = self.world.now() + pause
+        self.world.call_at(task.since, partial(self.pause_over, task, task.attempt))
+
+    def pause_over(self, task: Task, attempt: int) -> None:
+        """The pause before a new attempt is over. An argument may have been lost meanwhile."""
+        if task.state is DELAYED and task.attempt == attempt:
+            self.arguments_ready(task)
+
+    def stop_clock(self, task: Task) -> None:
+        """The attempt whose time was measured has ended."""
+        assert task.clock is not None
+        task.clock.timer.cancel()
+        task.clock = None
 
     def fail(self, task: Task, error: bytes) -> None:
         """The task ends in a system error."""
         self.finish(task, [Value(FAILED, error)] * task.num_returns)
 
-    def cancel(self, task: Task, *, force: bool, recursive: bool, error: bytes) -> None:
+    def cancel(
+        self, task: Task, *, force: bool, recursive: bool, error: bytes, grace: float = 0.0
+    ) -> None:
         """The user wants the task to end: at once if it has not been pushed, else its worker is
         told.
         """
         task.cancelled = True
         if task.state is PUSHED:
             worker = task.lease.worker  # type: ignore[attr-defined]  # a leasing.Lease
-            self.world.send(worker, CancelTask(task.id, force, recursive))
+            self.world.send(worker, CancelTask(task.id, force, recursive, grace))
         elif task.state is not DONE:
             if task.state is QUEUED:
-                self.placing.withdraw(task)
+                (task.placing or self.placing).withdraw(task)
             self.fail(task, error)
 
 

@@ -15,19 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from freehold import resources
+from freehold.core.actors import Actor
+from freehold.core.calls import ActorTask
 from freehold.core.entries import Entry
 from freehold.core.execution import Execution, Run
 from freehold.core.explaining import Inquiry, fate
-from freehold.core.fetching import Creating, Fetching, Get, Wait
+from freehold.core.fetching import Creating, Fetching, Wait
 from freehold.core.leasing import Lease, Leasing
 from freehold.core.ownership import Ownership
-from freehold.core.submission import DONE, PUSHED, QUEUED, Submission, Task
+from freehold.core.submission import DELAYED, DONE, PUSHED, QUEUED, Submission, Task
+from freehold.core.telling_actors import tell_actor, tell_task
 from freehold.core.world import World
-from freehold.ids import LeaseId, ObjectId, TaskId, short
+from freehold.core.yielding import Outgoing
+from freehold.ids import GroupId, LeaseId, ObjectId, TaskId, short
 from freehold.wire.inquiry import (
+    GROUP,
     LEASE,
     MAY,
     MORE,
@@ -87,12 +92,20 @@ def survey(
     return findings
 
 
+class Awaits(Protocol):
+    """What user code may be blocked in: a get, a wait, room in a stream, or many of them."""
+
+    @property
+    def pending(self) -> dict[ObjectId, None]:
+        """The objects that are not there yet."""
+
+
 class Blocked:
     """What the main thread of a worker waits for: since when, and until when at most."""
 
     __slots__ = ("awaited", "deadline", "since")
 
-    def __init__(self, awaited: Get | Wait, since: float, deadline: float | None) -> None:
+    def __init__(self, awaited: Awaits, since: float, deadline: float | None) -> None:
         self.awaited = awaited
         self.since = since
         self.deadline = deadline
@@ -118,6 +131,8 @@ class Telling:
         self.creating = creating
         self.execution: Execution | None = None  # a worker's
         self.blocked: Blocked | None = None
+        # the role's: the placement group for which an object of ours stands
+        self.group_awaited: Callable[[ObjectId], GroupId | None] = lambda object_id: None
         self.title = f"process {short(world.address.process)}"  # the shell's: "worker 4711"
         self.whereabouts: Callable[[], str] = lambda: (
             ""
@@ -156,15 +171,28 @@ class Telling:
             text = f"object {short(key)} is not known to {self.title} (any more)"
             return Finding(OBJECT, key, text)
         task = entry.task if isinstance(entry.task, Task) else None
+        if isinstance(entry.task, Actor):
+            task = entry.task.task
+            if entry.value is not None and entry.value.kind != FAILED:
+                return tell_actor(key, entry.task, named(task))
         if entry.value is not None:
             return self.of_value(key, entry, task)
         if entry.owner is not None:
             return self.of_borrowed(key, entry, entry.owner)
         if task is None:
-            return Finding(OBJECT, key, f"object {short(key)} has no value yet")
+            return self.of_nobodys(key)
         if task.state is DONE and not (entry.handles or entry.pins):
             return Finding(OBJECT, key, f"{named(task)} was done, and its value dropped unused")
         return self.pending(OBJECT, key, task)
+
+    def of_nobodys(self, key: bytes) -> Finding:
+        """One of ours that no task makes: it may stand for a placement group."""
+        group = self.group_awaited(ObjectId(key))
+        if group is None:
+            return Finding(OBJECT, key, f"object {short(key)} has no value yet")
+        text = f"object {short(key)} waits for placement group {short(group)}"
+        question = Question(MORE, self.fetching.node, GROUP, group)
+        return Finding(OBJECT, key, text, questions=[question])
 
     def of_value(self, key: bytes, entry: Entry, task: Task | None) -> Finding:
         """One that is finished. Its bytes may still be on their way to us."""
@@ -218,6 +246,8 @@ class Telling:
             label += f", submitted by {self.title},"
         if task.used_retries:  # (``attempt`` also counts what a busy worker has given back)
             label += f" (attempt {task.used_retries + 1})"
+        if isinstance(task, ActorTask) and task.state in (QUEUED, PUSHED):
+            return tell_task(finding, label, task, self.world.address)
         if task.state is QUEUED:
             self.queued(finding, label, task)
         elif task.state is PUSHED and isinstance(task.lease, Lease):
@@ -227,6 +257,9 @@ class Telling:
             finding.text = f"{label} was sent to {where}"
             finding.else_text = f", with {count(behind, 'other')}" if behind else ""
             finding.questions = [Question(MORE, lease.worker, RUN, task.id)]
+        elif task.state is DELAYED:
+            left = span(max(task.since - self.world.now(), 0.0))
+            finding.text = f"{label} has failed, and is tried again in {left}"
         elif task.state is DONE:
             finding.text = (
                 f"{label} is done, and its value known when the owners of the references in it "
@@ -270,6 +303,8 @@ class Telling:
         assert self.execution is not None
         if run is self.execution.current:
             return self.of_running(key)
+        if run.begun:
+            return Finding(RUN, key, ", where it runs beside other calls")
         if run.gate.waiting:
             return Finding(
                 RUN, key, ", where it waits for the owners of the references in it to confirm them"
@@ -315,6 +350,9 @@ class Telling:
             finding.text += f", and waits in wait() for {wanted} of {count(pending, 'value')}"
             if wanted < pending:
                 how = ONE_OF if wanted == 1 and pending <= BREADTH else MAY
+        elif isinstance(awaited, Outgoing):
+            untaken = count(awaited.made - awaited.taken, "value")
+            finding.text += f", and waits because {untaken} that it has yielded lie untaken"
         else:
             finding.text += f", and waits in get() for {count(pending, 'value')}"
         if blocked.deadline is not None:

@@ -12,17 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from freehold import resources
+from freehold.core.grants import Granted, Queued
 from freehold.core.objects import Objects
-from freehold.core.scheduling import Granted, Queued, Scheduling
+from freehold.core.scheduling import Scheduling
 from freehold.core.stored import CREATING, PULLING, RESTORING, SPILLED, Stored
 from freehold.core.telling import count, span
 from freehold.core.workers import Workers
 from freehold.core.world import World
-from freehold.errors import manner_of_death
-from freehold.ids import JobId, LeaseId, ObjectId, ProcessId, short
+from freehold.ids import GroupId, JobId, LeaseId, ObjectId, ProcessId, short
 from freehold.resources import CPU
 from freehold.wire.inquiry import (
     END,
+    GROUP,
     LEASE,
     MAY,
     NAMED,
@@ -34,6 +35,7 @@ from freehold.wire.inquiry import (
     Question,
 )
 from freehold.wire.messages import Address, Death, JobStarted
+from freehold.wording import manner_of_death
 
 #: Dead processes whose end is remembered, about 200 bytes each.
 ENDS_KEPT: Final = 1000
@@ -68,6 +70,7 @@ class NodeTelling:
             REQUEST: self.of_request,
             STORED: self.of_stored,
             PROCESS: self.of_process,
+            GROUP: self.of_group,
             END: lambda key: Finding(END, key, self.end_of(ProcessId(key))),
             NAMED: self.of_name,
         }
@@ -104,10 +107,10 @@ class NodeTelling:
         wire = queued.wire
         now = self.world.now()
         finding.text += f" for {span(now - queued.since)}"
-        if not self.scheduling.feasible_somewhere(wire.resources):
+        if not self.scheduling.feasible_somewhere(wire):
             since = queued.infeasible_since if queued.infeasible_since is not None else now
             left = span(self.scheduling.grace - (now - since))
-            miss = self.scheduling.nearest_miss(wire.resources)
+            miss = self.scheduling.nearest_miss(wire)
             finding.text += f": {miss}; it fails in {left} unless such a node joins"
             return finding
         finding.text += f": {self.scheduling.why(wire)}"
@@ -133,6 +136,10 @@ class NodeTelling:
     def holder(self, how: str, granted: Granted) -> Question:
         """To who holds a lease: what are you doing with it?"""
         return Question(how, granted.wire.owner, LEASE, granted.wire.lease)
+
+    def of_group(self, key: bytes) -> Finding:
+        """A placement group that someone waits for."""
+        return Finding(GROUP, key, self.scheduling.bundles.tell(GroupId(key)))
 
     # ------------------------------------------------------------------ the store
 

@@ -1,9 +1,15 @@
 """Workers: the processes of one node that run tasks.
 
 starting -> idle <-> leased -> gone. A worker is forked from the zygote without a job; the first
-lease binds it to the job of the owner, whose modules it will import, and it is never given to
-another job. The pool keeps as many idle workers as the node has CPUs; the rest are asked to stop
-after a while (they decline if they still own values).
+lease binds it to the job of the owner, whose modules it will import, and to the runtime environment
+that the lease is for; it is never given to another. What an environment needs before a process
+begins is in its zygote: a worker comes from that of the node or from another, and serves only what
+that zygote is for. The pool keeps as many idle workers as the node has CPUs; the rest are asked to
+stop after a while (they decline if they still own values).
+
+A lease with GPUs, or without any, binds its worker to just these as well: libraries look once
+which GPUs there are, and keep memory there. An idle worker is asked to leave when its GPUs are
+granted to another.
 
 A worker whose lease ends because its owner has died may still run that owner's task. It *vacates*:
 it ends the task, says so, and is free; one that does not within ``VACATE_SECONDS`` is killed. (To
@@ -17,7 +23,7 @@ register, again and again, the waiting grants are told so with the last words of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from freehold.core.world import World
 from freehold.ids import JobId, LeaseId, ProcessId
@@ -37,20 +43,33 @@ FAILED_STARTS: Final = 3
 class Starter(Protocol):
     """What the pool needs done."""
 
-    def start_worker(self, start: int) -> None:
-        """Fork a worker that will register under this start number, or report its end."""
+    def start_worker(self, start: int, zygote: bytes = b"") -> None:
+        """Fork a worker from a zygote, b"" being the node's own. It will register under this start
+        number, or its end will be reported.
+        """
 
     def kill_worker(self, start: int) -> None:
         """SIGKILL it; its end is reported as any other."""
 
 
+class Wanted(NamedTuple):
+    """What a worker has to be bound to, and from which zygote it has to come if it is not yet."""
+
+    job: JobId
+    environment: bytes = b""
+    zygote: bytes = b""
+    gpus: tuple[int, ...] = ()
+
+
 class Worker:
     """One worker process. ``address`` is None until it has registered, ``job`` until it is bound
-    to one.
+    to one, and with it to an environment.
     """
 
     __slots__ = (
         "address",
+        "environment",
+        "gpus",
         "idle_since",
         "job",
         "lease",
@@ -59,10 +78,14 @@ class Worker:
         "start",
         "stop_asked",
         "vacating",
+        "zygote",
     )
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, zygote: bytes = b"") -> None:
         self.start = start
+        self.zygote = zygote
+        self.environment = b""
+        self.gpus: tuple[int, ...] = ()
         self.pid = 0
         self.address: Address | None = None
         self.job: JobId | None = None
@@ -84,53 +107,88 @@ class Workers:
         self.all: dict[int, Worker] = {}
         self.by_process: dict[ProcessId, Worker] = {}
         self.idle: dict[int, Worker] = {}
-        self.wanting: dict[LeaseId, JobId] = {}
+        self.wanting: dict[LeaseId, Wanted] = {}
         self.failures = 0
         self.given: Callable[[LeaseId, Worker], None]  # the role's: a waiting grant has its worker
         self.refused: Callable[[LeaseId, Death], None]  # the role's: workers cannot be started
 
-    def prestart(self, count: int) -> None:
+    def prestart(self, count: int, zygote: bytes = b"") -> None:
         """Have ``count`` workers ready before anyone asks."""
         for _ in range(count):
-            self.start()
+            self.start(zygote)
 
-    def start(self) -> None:
+    def start(self, zygote: bytes) -> None:
         """One more worker."""
         self.starts += 1
-        self.all[self.starts] = Worker(self.starts)
-        self.starter.start_worker(self.starts)
+        self.all[self.starts] = Worker(self.starts, zygote)
+        self.starter.start_worker(self.starts, zygote)
 
-    def want(self, lease: LeaseId, job: JobId) -> None:
-        """A grant needs a worker of this job: an idle one now, or the next that is free."""
-        worker = self.pick(job)
+    def want(
+        self,
+        lease: LeaseId,
+        job: JobId,
+        environment: bytes = b"",
+        zygote: bytes = b"",
+        gpus: tuple[int, ...] = (),
+    ) -> None:
+        """A grant needs a worker of this job and environment: an idle one now, or the next that is
+        free.
+        """
+        wanted = Wanted(job, environment, zygote, gpus)
+        if gpus:
+            self.clear(wanted)
+        worker = self.pick(wanted)
         if worker is not None:
-            self.bind(worker, lease, job)
+            self.bind(worker, lease, wanted)
             return
-        self.wanting[lease] = job
-        starting = sum(1 for worker in self.all.values() if worker.address is None)
-        if starting < len(self.wanting):
-            self.start()
+        self.wanting[lease] = wanted
+        self.start_missing(zygote)
 
-    def pick(self, job: JobId) -> Worker | None:
-        """An idle worker of the job, the last used first (its caches are warm), else one without
-        a job.
+    def start_missing(self, zygote: bytes) -> None:
+        """One more worker of a zygote, if more wait for one than are starting."""
+        starting = sum(1 for w in self.all.values() if w.address is None and w.zygote == zygote)
+        if starting < sum(1 for wanted in self.wanting.values() if wanted.zygote == zygote):
+            self.start(zygote)
+
+    def pick(self, wanted: Wanted) -> Worker | None:
+        """An idle worker of the job and environment, the last used first (its caches are warm),
+        else one that is not bound yet.
         """
         fresh = None
         now = self.world.now()
         for worker in reversed(self.idle.values()):
             if worker.retired or now - worker.stop_asked < STOP_SECONDS:
                 continue  # it would take a task with it and the task would be blamed
-            if worker.job == job:
-                return worker
             if worker.job is None:
-                fresh = worker
+                if worker.zygote == wanted.zygote:
+                    fresh = worker
+            elif self.serves(worker, wanted):
+                return worker
         return fresh
 
-    def bind(self, worker: Worker, lease: LeaseId, job: JobId) -> None:
+    def serves(self, worker: Worker, wanted: Wanted) -> bool:
+        """Whether the worker is bound to what is wanted, or can be."""
+        if worker.job is None:
+            return worker.zygote == wanted.zygote
+        bound = (worker.job, worker.environment, worker.gpus)
+        return bound == (wanted.job, wanted.environment, wanted.gpus)
+
+    def clear(self, wanted: Wanted) -> None:
+        """Have those idle workers leave that were bound to the same GPUs for something else: they
+        may keep memory of theirs. What they own is handed over.
+        """
+        for worker in list(self.idle.values()):
+            if not set(wanted.gpus).isdisjoint(worker.gpus) and not self.serves(worker, wanted):
+                worker.retired = True
+                self.ask_to_stop(worker)
+
+    def bind(self, worker: Worker, lease: LeaseId, wanted: Wanted) -> None:
         """The worker belongs to the lease from now on."""
         self.idle.pop(worker.start, None)
         worker.lease = lease
-        worker.job = job
+        worker.job = wanted.job
+        worker.environment = wanted.environment
+        worker.gpus = wanted.gpus
         self.given(lease, worker)
 
     def registered(self, start: int, pid: int, address: Address) -> bool:
@@ -152,10 +210,10 @@ class Workers:
             self.idle[worker.start] = worker
             self.ask_to_stop(worker)
             return
-        for lease, job in self.wanting.items():
-            if worker.job is None or worker.job == job:
+        for lease, wanted in self.wanting.items():
+            if self.serves(worker, wanted):
                 del self.wanting[lease]
-                self.bind(worker, lease, job)
+                self.bind(worker, lease, wanted)
                 return
         worker.idle_since = self.world.now()
         self.idle[worker.start] = worker
@@ -241,14 +299,12 @@ class Workers:
                 wanting, self.wanting = list(self.wanting), {}
                 for lease in wanting:
                     self.refused(lease, death)
-        starting = sum(1 for other in self.all.values() if other.address is None)
-        if len(self.wanting) > starting:
-            self.start()
+        self.start_missing(worker.zygote)
         return worker
 
     def end_job(self, job: JobId) -> None:
         """The job is over: its workers die, and none is bound to it any more."""
-        self.wanting = {lease: other for lease, other in self.wanting.items() if other != job}
+        self.wanting = {lease: w for lease, w in self.wanting.items() if w.job != job}
         for worker in list(self.all.values()):
             if worker.job == job:
                 self.starter.kill_worker(worker.start)

@@ -28,11 +28,14 @@ from freehold.wire.messages import (
     Describe,
     DescribeNode,
     Description,
+    FindGroups,
+    Groups,
     JobStarted,
     Message,
     NodeDescription,
     NodeInfo,
 )
+from freehold.wire.placement import REMOVED, GroupInfo
 
 T = TypeVar("T", bound=Message)
 
@@ -40,10 +43,13 @@ UNREACHABLE = (ClusterUnreachableError, AuthenticationError, ProtocolError)
 
 
 class State(NamedTuple):
-    """The nodes, also those that have gone, in the order in which they joined; and the jobs."""
+    """The nodes, also those that have gone, in the order in which they joined; the jobs; and the
+    placement groups that have not been removed.
+    """
 
     nodes: list[NodeInfo]
     jobs: list[JobStarted]
+    groups: list[GroupInfo] = []
 
 
 def state(host: str, port: int, token: bytes, timeout: float = 5.0) -> State:
@@ -53,7 +59,9 @@ def state(host: str, port: int, token: bytes, timeout: float = 5.0) -> State:
     our version, AuthenticationError if it holds another token.
     """
     answer = describe(host, port, token, timeout)
-    return State([_fresh(info, token, timeout) for info in answer.nodes], answer.jobs)
+    found = _ask(head_address(host, port), FindGroups(1), Groups, token, timeout)
+    groups = [group for group in found.groups if group.state != REMOVED]
+    return State([_fresh(info, token, timeout) for info in answer.nodes], answer.jobs, groups)
 
 
 def describe(host: str, port: int, token: bytes, timeout: float = 5.0) -> Description:

@@ -8,18 +8,24 @@ from typing import Any
 
 from freehold.core.entries import Origin
 from freehold.core.execution import Execution, Run
-from freehold.core.fetching import Get, Wait
+from freehold.core.hosting import Hosting
+from freehold.core.telling import Awaits
 from freehold.core.telling import Blocked as BlockedIn
 from freehold.core.world import World
+from freehold.core.yielding import Yielding
 from freehold.ids import FunctionId, JobId, ProcessId, TaskId
 from freehold.roles.owner import Errors, Owner
 from freehold.wire.messages import (
+    ActorExited,
     Address,
     Blocked,
     CancelTask,
     Claim,
     ClaimFrom,
+    CloseStream,
+    Creation,
     DefineFunction,
+    EndActor,
     Inherited,
     Message,
     ObjectAt,
@@ -28,6 +34,7 @@ from freehold.wire.messages import (
     PushTask,
     Retire,
     Stop,
+    StreamTaken,
     Unblocked,
     Vacate,
     Vacated,
@@ -50,18 +57,25 @@ class Executor(Owner):
             ClaimFrom: lambda message, peer: self.claim_from(message.task, message.claim, peer),
         }
         self.execution.run_over = self.rebirth.run_over
+        self.yielding = Yielding(world, self.ownership, self.execution)
+        self.handlers[StreamTaken] = lambda message, peer: self.yielding.on_taken(message)
+        self.handlers[CloseStream] = lambda message, peer: self.yielding.on_close(message)
         self.vacating: set[ProcessId] = set()
         self.calls: Counter[FunctionId] = Counter()  # of functions with a limit
         self.retired = False
+        self.end_actor: Callable[[], None]  # the shell's: in good order, when the actor is idle
+        self.abort_actor: Callable[[], None]  # the shell's: at once, its owner is gone
         self.handlers[Vacate] = lambda message, peer: self.on_vacate(message.owner)
         self.handlers[ObjectsGiven] = lambda message, peer: self.estate.on_word(peer.process)
         self.handlers[Inherited] = lambda message, peer: self.estate.on_word(peer.process)
+        self.handlers[EndActor] = lambda message, peer: self.end_actor()
         self.handlers.update(executing)
 
     def on_cancel(self, message: CancelTask, peer: Address) -> None:
         self.execution.on_cancel(message)
+        self.yielding.nudge(message.task)
         if message.recursive:
-            self.cancel_children(message.task, force=message.force)
+            self.cancel_children(message.task, force=message.force, grace=message.grace)
 
     def origin(self, run: Run) -> Origin:
         """The running task makes something for the first time, or something is claimed from it."""
@@ -105,7 +119,7 @@ class Executor(Owner):
             self.execution.slow = True
         self.execution.give_back()
 
-    def block(self, awaited: Get | Wait, deadline: float | None) -> None:
+    def block(self, awaited: Awaits, deadline: float | None) -> None:
         """The running task waits in ``get``, until ``deadline`` at most: its CPUs are lent out and
         nothing waits behind it.
         """
@@ -125,9 +139,25 @@ class Executor(Owner):
                 return True
         return super().handle(message, peer)
 
+    def host(self, run: Run) -> Hosting:
+        """The constructor of an actor is about to run: from now on this worker is its home."""
+        assert isinstance(run.message.actor, Creation)
+        hosting = Hosting(self.execution, run.message.actor, run.submitter)
+        self.execution.hosting = hosting
+        return hosting
+
+    def exit_actor(self) -> None:
+        """The actor ends itself: its owner shall not take this for an accident."""
+        assert self.execution.hosting is not None
+        self.world.send(self.execution.hosting.owner, ActorExited())
+
     def finished(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
         """The running task's user code has ended."""
         self.execution.finished(run, results, micros, retry)
+        if self.execution.hosting is not None:
+            if type(run.message.actor) is not Creation:
+                self.execution.hosting.finished(run)
+            return
         if self.vacating:
             self.vacate()
         if run.message.max_calls:
@@ -171,7 +201,8 @@ class Executor(Owner):
         """
         leasing = self.leasing
         return not (
-            self.execution.runs
+            self.acting.busy()
+            or self.execution.runs
             or self.submission.tasks
             or leasing.leases
             or leasing.asked
@@ -181,6 +212,10 @@ class Executor(Owner):
     def peer_lost(self, peer: Address) -> None:
         """Tasks of a dead owner are dropped."""
         super().peer_lost(peer)
+        self.yielding.peer_lost(peer.process)
         self.execution.peer_lost(peer.process)
+        hosting = self.execution.hosting
+        if hosting is not None and hosting.owner.process == peer.process:
+            self.abort_actor()
         self.vacate()
         self.estate.on_word(peer.process)

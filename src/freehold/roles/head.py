@@ -1,4 +1,6 @@
-"""The head: membership and jobs. On no task's path; while it is away, tasks and objects go on."""
+"""The head: membership, jobs and placement groups. On no task's path; while it is away, tasks and
+objects go on.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,30 @@ from typing import Any, Final
 
 from freehold.core.journal import Journal
 from freehold.core.membership import Membership
+from freehold.core.names import Names
+from freehold.core.placement import Placing
 from freehold.core.world import World
+from freehold.ids import NodeId
 from freehold.wire.messages import (
     Address,
+    AwaitGroup,
+    BundlesReserved,
+    CreateGroup,
     Describe,
     Description,
+    FindActors,
+    FindGroups,
     Heartbeat,
     JobEnded,
     JobStarted,
     JoinCluster,
     Message,
+    NameActor,
     NodeChanged,
     NodeKnown,
     ProcessLost,
+    RemoveGroup,
+    UnnameActor,
 )
 
 #: Nodes that are gone which ``status`` is told of.
@@ -33,15 +46,28 @@ class Head:
         """``dead_after``: seconds without a word after which a node is gone."""
         self.world = world
         self.membership = members = Membership(world, journal, dead_after)
+        self.placing = Placing(world, journal, members)
+        members.groups = self.placing.facts
+        self.names = names = Names(world, journal, members)
+        members.node_gone = self.node_gone
+        members.job_over = self.placing.job_over
         self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
-            JoinCluster: members.on_join,
+            JoinCluster: self.on_join,
             Heartbeat: lambda message, peer: None,  # that something was heard is all it says
-            NodeChanged: members.on_report,
+            NodeChanged: self.on_report,
             NodeKnown: lambda message, peer: members.expect(message.info),
             JobStarted: members.on_job_started,
             JobEnded: lambda message, peer: members.end_job(message.job, peer.node),
-            ProcessLost: lambda message, peer: members.process_ended(message.process, peer.node),
+            ProcessLost: self.on_process_lost,
+            NameActor: names.on_name,
+            UnnameActor: lambda message, peer: names.on_unname(message),
+            FindActors: names.on_find,
             Describe: self.on_describe,
+            CreateGroup: self.placing.on_create,
+            RemoveGroup: self.placing.on_remove,
+            FindGroups: self.placing.on_find,
+            AwaitGroup: self.placing.on_await,
+            BundlesReserved: self.placing.on_reserved,
         }
 
     def handle(self, message: Message, peer: Address) -> None:
@@ -51,6 +77,30 @@ class Head:
                 return
             self.membership.heard(peer.node)
         self.handlers[type(message)](message, peer)
+
+    def on_join(self, message: JoinCluster, peer: Address) -> None:
+        """A node calls. What it was told of placement groups comes before what we tell it."""
+        self.placing.node_calls(peer.node, message.groups)
+        self.membership.on_join(message, peer)
+        for process in message.ended:
+            self.names.process_gone(process)
+
+    def on_process_lost(self, message: ProcessLost, peer: Address) -> None:
+        """A process has ended, its node says."""
+        self.membership.process_ended(message.process, peer.node)
+        self.names.process_gone(message.process)
+
+    def node_gone(self, node: NodeId) -> None:
+        """A node is gone: bundles and names go with it."""
+        self.placing.node_gone(node)
+        self.names.node_gone(node)
+
+    def on_report(self, message: NodeChanged, peer: Address) -> None:
+        """A node's news about itself."""
+        member = self.membership.members.get(peer.node)
+        before = member.info.free if member is not None else {}
+        self.membership.on_report(message, peer)
+        self.placing.node_reports(before, message.info.free)
 
     def peer_lost(self, peer: Address) -> None:
         """A stream has ended; if it was a node's, the node is gone."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from freehold.core.attendance import Attendance
 from freehold.core.draining import Draining
+from freehold.core.environments import Maker
 from freehold.core.membership import GONE_KEPT, Ended
 from freehold.core.moving import Moving
 from freehold.core.objects import Objects
@@ -28,11 +29,13 @@ from freehold.core.workers import Starter, Worker, Workers
 from freehold.core.world import Timer, World
 from freehold.ids import JobId, LeaseId, NodeId, ProcessId
 from freehold.resources import CPU, UNIT, Resources
+from freehold.roles.preparing import Preparing
 from freehold.wire.inquiry import Explain, Explanation
 from freehold.wire.messages import (
     AbortObject,
     Address,
     AssignJob,
+    AwaitGroup,
     Blocked,
     CancelFetch,
     CreateObject,
@@ -43,11 +46,13 @@ from freehold.wire.messages import (
     FetchObject,
     FreeObjects,
     GiveObject,
+    GroupChanged,
     JobEnded,
     JobStarted,
     JoinCluster,
     Joined,
     KeepObject,
+    KillLease,
     LeaseEnded,
     Leave,
     Message,
@@ -59,7 +64,9 @@ from freehold.wire.messages import (
     ProcessLost,
     Register,
     Registered,
+    ReleaseBundles,
     RequestLease,
+    ReserveBundles,
     Retire,
     ReturnLease,
     SealObject,
@@ -95,6 +102,7 @@ class Node:
         head: Address,
         *,
         infeasible_grace: float,
+        maker: Maker,
     ) -> None:
         self.world = world
         self.shell = shell
@@ -111,7 +119,7 @@ class Node:
         self.ending: dict[ProcessId, tuple[int, Death]] = {}  # ended, their streams not yet
         self.drained: set[ProcessId] = set()  # the other way round
         self.reporter: Timer | None = None
-        self.reported: tuple[Resources, int, int, int, int] | None = None
+        self.reported: tuple[Resources, int, int, int, int, dict[bytes, Resources]] | None = None
         self.attendance = Attendance(world, head, self.facts)
         self.ended = Ended()
         self.gone: dict[NodeId, NodeInfo] = {}
@@ -119,8 +127,12 @@ class Node:
             world, self.scheduling, self.workers, self.objects, self.jobs, self.drivers
         )
         self.telling.processes = self.processes
+        self.bundles = self.scheduling.bundles
+        self.bundles.tell_head = self.attendance.tell
+        self.scheduling.labels = info.labels
+        self.scheduling.gone = self.gone
+        self.scheduling.end_worker = lambda worker: shell.kill_worker(worker.start)
         self.scheduling.job_known = self.jobs.__contains__
-        self.scheduling.want_worker = self.workers.want
         self.scheduling.unwant_worker = self.workers.unwant
         self.scheduling.worker_free = self.worker_free
         self.workers.given = self.given
@@ -132,7 +144,9 @@ class Node:
         self.draining.tidy = self.workers.retire_all
         self.draining.kept_by = self.kept_by
         self.draining.leave = self.leave
+        self.preparing = Preparing(world, maker, self.scheduling, self.workers)
         self.handlers = self.table()
+        self.handlers.update(self.preparing.handlers())
 
     def table(self) -> dict[type[Message], Callable[[Any, Address], None]]:
         """Which message goes where."""
@@ -141,6 +155,7 @@ class Node:
             ReturnLease: lambda message, peer: self.scheduling.on_return(
                 message.lease, peer.process
             ),
+            KillLease: self.on_kill_lease,
             Register: self.on_register,
             CreateObject: self.objects.on_create,
             SealObject: lambda message, peer: self.objects.on_seal(message.object, peer),
@@ -164,6 +179,10 @@ class Node:
             KeepObject: lambda message, peer: self.objects.on_keep(message.object),
             DescribeNode: self.on_describe,
             Explain: self.on_explain,
+            ReserveBundles: lambda message, peer: self.bundles.on_reserve(message),
+            ReleaseBundles: lambda message, peer: self.bundles.on_release(message),
+            GroupChanged: lambda message, peer: self.bundles.on_changed(message.info),
+            AwaitGroup: lambda message, peer: self.bundles.on_await(message.group, peer),
             DrainNode: self.draining.on_drain,
             TakeObject: self.on_take,
             ObjectTaken: self.on_taken,
@@ -177,6 +196,8 @@ class Node:
     def handle(self, message: Message, peer: Address) -> None:
         """Dispatch one message; afterwards, have what changed reported."""
         self.handlers[type(message)](message, peer)
+        if isinstance(message, ReserveBundles | ReleaseBundles | GroupChanged):
+            self.scheduling.dispatch()
         self.changed()
 
     # ------------------------------------------------------------------ processes of this machine
@@ -196,6 +217,7 @@ class Node:
                 message.cwd,
                 message.log_to_driver,
                 explain_after=message.explain_after,
+                namespace=message.namespace,
             )
             self.drivers[peer.process] = message.job
             self.jobs[message.job] = job
@@ -219,6 +241,7 @@ class Node:
         assert worker.address is not None
         assert worker.job is not None
         job = self.jobs[worker.job]
+        granted = self.scheduling.granted[lease]
         self.world.send(
             worker.address,
             AssignJob(
@@ -226,8 +249,12 @@ class Node:
                 job.driver,
                 job.python_path,
                 job.cwd,
-                self.scheduling.granted[lease].wire.resources,
+                granted.wire.resources,
                 job.explain_after,
+                sorted(granted.shares),
+                granted.placement(),
+                self.preparing.furnished(worker),
+                lease,
             ),
         )
         self.scheduling.given(lease, worker)
@@ -245,6 +272,17 @@ class Node:
         worker = self.workers.vacated(peer.process, message.owner)
         if worker is not None:
             self.worker_free(worker)
+
+    def on_kill_lease(self, message: KillLease, peer: Address) -> None:
+        """An owner wants the worker of its lease dead."""
+        granted = self.scheduling.granted.get(message.lease)
+        if granted is not None and granted.worker is not None:
+            if granted.wire.owner.process == peer.process:
+                self.shell.kill_worker(granted.worker.start)  # its end is reported as any other
+            return
+        self.scheduling.on_return(message.lease, peer.process)
+        unknown = Death(0, self.world.address.node, detail="its node knows of no such worker")
+        self.world.send(peer, LeaseEnded(message.lease, unknown))
 
     def on_retire(self, message: Retire, peer: Address) -> None:
         """A worker of ours has run as many tasks as it may."""
@@ -297,7 +335,8 @@ class Node:
         if worker is not None and worker.lease is not None:
             granted = self.scheduling.release(worker.lease)
             if granted is not None:
-                self.world.send(granted.wire.owner, LeaseEnded(worker.lease, death))
+                ended = LeaseEnded(worker.lease, death, granted.removed)
+                self.world.send(granted.wire.owner, ended)
         if worker is not None and worker.address is not None:
             self.drained.discard(worker.address.process)
             self.telling.worker_ended(worker.pid, worker.address.process, death)
@@ -358,6 +397,8 @@ class Node:
             if worker.job in self.jobs:  # (else it has been killed with its job)
                 self.workers.vacate(worker, process)
         self.objects.process_lost(process)
+        self.bundles.forget_process(process)
+        self.preparing.environments.process_lost(process)
 
     # ------------------------------------------------------------------ jobs and nodes
 
@@ -386,7 +427,11 @@ class Node:
         jobs = [self.jobs[job] for job in self.drivers.values()]
         self.reported = self.state()
         return JoinCluster(
-            self.snapshot(), jobs, list(self.ended.processes), list(self.gone.values())
+            self.snapshot(),
+            jobs,
+            list(self.ended.processes),
+            list(self.gone.values()),
+            self.bundles.facts(),
         )
 
     def on_joined(self, message: Joined, peer: Address) -> None:
@@ -406,6 +451,8 @@ class Node:
             self.on_job_started(job)
         for process in message.ended:
             self.on_process_lost(process)
+        self.bundles.reconcile(message.groups)
+        self.scheduling.dispatch()
 
     def on_fenced(self, message: Fenced, peer: Address) -> None:
         """The others have given up what was here, and hear us no more. Drivers shall know why."""
@@ -428,6 +475,7 @@ class Node:
             del self.gone[next(iter(self.gone))]
         self.world.fence(node)
         self.scheduling.peers.pop(node, None)
+        self.preparing.environments.node_lost(node)
         for owner in sorted(self.scheduling.owners_on(node) | self.objects.owners_on(node)):
             self.process_gone(owner)
         for job in [job for job in self.jobs.values() if job.driver.node == node]:
@@ -449,7 +497,7 @@ class Node:
         if self.reporter is None and self.joined and self.state() != self.reported:
             self.reporter = self.world.call_at(self.world.now() + REPORT_SECONDS, self.report)
 
-    def state(self) -> tuple[Resources, int, int, int, int]:
+    def state(self) -> tuple[Resources, int, int, int, int, dict[bytes, Resources]]:
         """What others want to know, in steps that are worth a message."""
         return (
             dict(self.scheduling.free),
@@ -457,6 +505,7 @@ class Node:
             len(self.workers.all),
             self.objects.room.used >> 20,
             self.objects.spilling.bytes >> 20,
+            self.bundles.in_use(),
         )
 
     def report(self) -> None:
@@ -481,6 +530,7 @@ class Node:
             self.objects.spilling.bytes,
             len(self.workers.all),
             draining=info.draining,
+            bundles=self.bundles.in_use(),
         )
 
     # ------------------------------------------------------------------ draining

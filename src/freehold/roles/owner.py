@@ -12,8 +12,12 @@ and never blocking.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
+from freehold.core.awaiting import AwaitingGroups
+from freehold.core.calls import ActorTask
+from freehold.core.cancelling import GRACE, Cancelling
 from freehold.core.entries import Entry, Origin
 from freehold.core.estate import Estate
 from freehold.core.fetching import Creating, Creation, Fetching, Get, Wait
@@ -21,10 +25,13 @@ from freehold.core.leasing import Lease, Leasing
 from freehold.core.lineage import Lineage
 from freehold.core.ownership import Ownership
 from freehold.core.rebirth import Rebirth
+from freehold.core.streams import Streams
 from freehold.core.submission import Submission, Task
 from freehold.core.telling import Telling
 from freehold.core.world import World
 from freehold.ids import JobId, NodeId, ObjectId, ProcessId, TaskId, short
+from freehold.roles.acting import Acting, ActorErrors
+from freehold.wire.environments import DescribeEnvironment, Environment, EnvironmentDescribed
 from freehold.wire.inquiry import Explain, Explanation
 from freehold.wire.messages import (
     FAILED,
@@ -39,6 +46,7 @@ from freehold.wire.messages import (
     Death,
     FreeObjects,
     Gone,
+    GroupSettled,
     Introduce,
     KeepObject,
     LeaseEnded,
@@ -60,6 +68,9 @@ from freehold.wire.messages import (
     Release,
     SealObject,
     StillQueued,
+    StreamEnd,
+    StreamItem,
+    TaskBegun,
     TaskDone,
     TaskReturned,
     Unclaimed,
@@ -67,7 +78,7 @@ from freehold.wire.messages import (
 )
 
 
-class Errors(Protocol):
+class Errors(ActorErrors, Protocol):
     """Makes the shipped form of system errors; ``wire`` does it, the role only says which."""
 
     def worker_died(self, task: str, death: Death) -> bytes:
@@ -76,13 +87,25 @@ class Errors(Protocol):
     def cancelled(self, task: str) -> bytes:
         """The task was cancelled."""
 
+    def timed_out(self, task: str, seconds: float) -> bytes:
+        """The task has run for longer than it may."""
+
     def unschedulable(self, task: str, reason: str) -> bytes:
         """No node can ever run it."""
+
+    def group_removed(self, task: str, group: bytes) -> bytes:
+        """The placement group in which it was to run is gone; of a task, or of the group itself."""
+
+    def environment_failed(self, task: str, reason: str) -> bytes:
+        """Its runtime environment cannot be made."""
 
     def lost(self, object_id: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
         """Every copy of a value is gone, and it cannot be made again; ``evicted``: because its
         lineage was dropped.
         """
+
+    def replay_failed(self, task: str, before: int, now: int) -> bytes:
+        """A task that yields was run again and has yielded fewer values than before."""
 
     def handover_lost(self, giver: ProcessId) -> bytes:
         """The process that handed a reference over died before its owner had counted it."""
@@ -107,7 +130,12 @@ class Owner:
         self.submission.placing = self.leasing
         self.leasing.worker_died = self.worker_died
         self.leasing.unplaceable = self.unplaceable
+        self.leasing.unprepared = self.unprepared
+        self.leasing.group_removed = self.group_removed
+        self.awaiting = AwaitingGroups(world, self.ownership, node)
+        self.awaiting.removed_error = lambda group: errors.group_removed("", group)
         self.leasing.abandoned = self.abandoned
+        self.cancelling = Cancelling(world, self.submission)
         self.ownership.handover_lost = errors.handover_lost
         self.fetching = Fetching(world, node)
         self.fetching.missing = self.find_elsewhere
@@ -117,14 +145,24 @@ class Owner:
         self.lineage = Lineage(world, self.ownership, self.submission)
         self.rebirth = Rebirth(world, self.ownership, self.submission, self.lineage)
         self.estate = Estate(world, self.ownership, self.submission, self.lineage)
+        self.acting = Acting(self, world, errors)
+        self.environments: dict[bytes, Environment] = {}  # by key: those that we ask workers for
+        self.streams = Streams(world, self.ownership, self.submission, self.lineage)
         self.join_machines()
         self.telling = Telling(
             world, self.ownership, self.submission, self.leasing, self.fetching, self.creating
         )
+        self.telling.group_awaited = self.awaiting.group_of
         self.job = job
-        self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
+        self.handlers = self.table()
+        self.handlers.update(self.acting.handlers(self.handlers))
+
+    def table(self) -> dict[type[Message], Callable[[Any, Address], None]]:
+        """Which message goes where."""
+        return {
             TaskDone: self.on_task_done,
             TaskReturned: self.on_task_returned,
+            TaskBegun: lambda message, peer: self.cancelling.on_begun(message),
             LeaseGranted: self.leasing.on_granted,
             LeaseRedirected: lambda message, peer: self.leasing.on_redirected(message),
             LeaseRefused: lambda message, peer: self.leasing.on_refused(message),
@@ -155,18 +193,28 @@ class Owner:
             ObjectAt: self.on_object_at,
             ObjectMoved: self.on_object_moved,
             NodeChanged: self.on_node_changed,
+            GroupSettled: lambda message, peer: self.awaiting.on_settled(message),
+            DescribeEnvironment: self.on_describe_environment,
             Explain: self.on_explain,
+            StreamItem: self.streams.on_item,
+            StreamEnd: lambda message, peer: self.streams.on_end(message),
         }
 
     def join_machines(self) -> None:
         """What lineage and rebirth are told, and what they ask for."""
         ownership, submission = self.ownership, self.submission
-        ownership.result_gone = self.lineage.result_gone
+        ownership.result_gone = self.result_gone
         ownership.origin_spent = self.rebirth.origin_spent
         ownership.orphaned = self.rebirth.orphaned
         ownership.born = self.rebirth.born
         submission.keep = self.task_over
         submission.submitted = self.rebirth.submitted
+        submission.stream_over = self.streams.over
+        self.lineage.stream_lost = self.streams.lost
+        self.streams.cancel = partial(self.cancel_task, force=False, recursive=False)
+        self.streams.replay_failed = lambda task, before, now: self.errors.replay_failed(
+            task.title, before, now
+        )
         self.lineage.lost = lambda entry, reason, evicted: self.errors.lost(
             entry.object, reason, evicted=evicted
         )
@@ -227,24 +275,33 @@ class Owner:
         assert value is not None
         return value
 
-    def cancel(self, object_id: ObjectId, *, force: bool, recursive: bool) -> None:
-        """Cancel the task that makes an object. Finished tasks and plain values: nothing to do."""
+    def cancel(
+        self, object_id: ObjectId, *, force: bool, recursive: bool, grace: float = GRACE
+    ) -> None:
+        """Cancel the task that makes an object. Finished tasks, plain values, and what a process
+        owned that is gone: nothing to do.
+        """
         entry = self.ownership.entries[object_id]
         if entry.owner is not None:
-            self.world.send(entry.owner, CancelObject(object_id, force, recursive))
+            if entry.value is None and entry.owner.process not in self.ownership.lost:
+                self.world.send(entry.owner, CancelObject(object_id, force, recursive, grace))
         elif isinstance(entry.task, Task) and entry.value is None:
-            self.cancel_task(entry.task, force=force, recursive=recursive)
+            self.cancel_task(entry.task, force=force, recursive=recursive, grace=grace)
 
-    def cancel_task(self, task: Task, *, force: bool, recursive: bool) -> None:
+    def cancel_task(
+        self, task: Task, *, force: bool, recursive: bool, grace: float = GRACE
+    ) -> None:
         """Cancel a task of ours."""
         error = self.errors.cancelled(task.title)
-        self.submission.cancel(task, force=force, recursive=recursive, error=error)
+        self.submission.cancel(task, force=force, recursive=recursive, error=error, grace=grace)
+        if force:
+            self.cancelling.insist(task, grace)
 
-    def cancel_children(self, parent: TaskId, *, force: bool) -> None:
+    def cancel_children(self, parent: TaskId, *, force: bool, grace: float = GRACE) -> None:
         """Cancel every task that ``parent`` has submitted from here."""
         for task in list(self.submission.tasks.values()):
             if task.parent == parent:
-                self.cancel_task(task, force=force, recursive=True)
+                self.cancel_task(task, force=force, recursive=True, grace=grace)
 
     def explain(self, object_id: ObjectId) -> list[str]:
         """What the object waits for, line by line, as far as this process knows."""
@@ -300,7 +357,12 @@ class Owner:
 
     def on_cancel_object(self, message: CancelObject, peer: Address) -> None:
         if message.object in self.ownership.entries:
-            self.cancel(message.object, force=message.force, recursive=message.recursive)
+            self.cancel(
+                message.object,
+                force=message.force,
+                recursive=message.recursive,
+                grace=message.grace,
+            )
 
     def on_locate(self, message: Locate, peer: Address) -> None:
         entry = self.ownership.entries.get(message.object)
@@ -364,6 +426,7 @@ class Owner:
             self.world.fence(node)
             reason = f"node {short(node)} on {message.info.hostname} {message.info.reason}"
             self.leasing.node_lost(node, reason)
+            self.acting.actors.node_lost(node, reason)
             for object_id in list(self.ownership.entries):
                 self.copy_gone(object_id, node, reason, alive=False)
             for owner in self.ownership.owners_on(node):
@@ -376,13 +439,16 @@ class Owner:
         elif peer.is_node():
             # We may hear of a node again after we heard that it died: in another's redirection, or
             # as the place of a value. What we asked of it then ends here.
-            self.leasing.node_lost(peer.node, f"node {short(peer.node)} cannot be reached")
+            reason = f"node {short(peer.node)} cannot be reached"
+            self.leasing.node_lost(peer.node, reason)
+            self.acting.actors.node_lost(peer.node, reason)
         self.leasing.worker_drained(peer.process)
         self.lineage.worker_lost(peer.process)
         for entry in self.ownership.peer_lost(peer.process):
             if self.ownership.entries.get(entry.object) is entry:  # (one may have held another)
                 self.rebirth.orphaned(entry)
         self.rebirth.peer_lost(peer.process)
+        self.acting.peer_lost(peer.process)
         for object_id in self.fetching.awaited_from(peer.process):
             moved = self.ownership.entries.get(object_id)
             if moved is not None:  # it has another owner by now, perhaps ourselves
@@ -448,7 +514,16 @@ class Owner:
         if task.claims:
             failed = worker is None or any(value.kind == FAILED for value in results)
             self.rebirth.task_over(task, failed=failed)
+        if isinstance(task, ActorTask):
+            kept = self.acting.task_over(task, results, worker)
+            if kept is not None:
+                return kept
         return self.lineage.keep(task, results, worker)
+
+    def result_gone(self, entry: Entry) -> Iterable[Entry]:
+        """An object that a task has made was freed, or an actor."""
+        held = self.acting.freed(entry)
+        return self.lineage.result_gone(entry) if held is None else held
 
     def owner_died(self, entry: Entry, why: str) -> bytes:
         """The shipped form of the error."""
@@ -463,14 +538,39 @@ class Owner:
         """The task that a dead worker was running."""
         if task.cancelled:
             self.abandoned(task)
+        elif task.ending:
+            self.timed_out(task)
+        elif task.stream is not None and task.stream.spent:
+            self.abandoned(task)
         elif self.submission.may_retry(task):
-            self.submission.retry(task)
+            self.submission.try_again(task)
         else:
             self.submission.fail(task, self.errors.worker_died(task.title, death))
+
+    def timed_out(self, task: Task) -> None:
+        """A task's worker was killed because the task did not end when its time was over."""
+        assert task.limits is not None
+        if task.limits.retry_timeout and self.submission.may_retry(task):
+            self.submission.try_again(task)
+        else:
+            self.submission.fail(task, self.errors.timed_out(task.title, task.limits.timeout))
 
     def unplaceable(self, task: Task, reason: str) -> None:
         """No node can ever run the task."""
         self.submission.fail(task, self.errors.unschedulable(task.title, reason))
+
+    def group_removed(self, task: Task, group: bytes) -> None:
+        """The placement group in which the task ran or was to run is gone."""
+        self.submission.fail(task, self.errors.group_removed(task.title, group))
+
+    def unprepared(self, task: Task, reason: str) -> None:
+        """The runtime environment of the task cannot be made."""
+        self.submission.fail(task, self.errors.environment_failed(task.title, reason))
+
+    def on_describe_environment(self, message: DescribeEnvironment, peer: Address) -> None:
+        """A node that is to find us workers does not know an environment yet."""
+        known = self.environments[message.key]
+        self.world.send(peer, EnvironmentDescribed(message.key, known))
 
     def counts(self) -> dict[str, int]:
         """Sizes of the tables, for tests of leaks."""
@@ -482,4 +582,6 @@ class Owner:
             "origins": len(self.rebirth.origins),
             "leases": len(self.leasing.leases),
             "pinned": len(self.fetching.locals),
+            "actors": len(self.acting.actors.leases),
+            "callees": len(self.acting.calls.callees),
         }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from freehold import errors
 from freehold.ids import TaskId
 from freehold.roles.owner import Owner
-from freehold.runtime import current, places
+from freehold.runtime import current, importing, places
 from freehold.runtime.interrupts import CtrlC
 from freehold.runtime.process import Context, Process, new_job, process_address
 from freehold.runtime.system_errors import SystemErrors
@@ -25,6 +25,7 @@ from freehold.wire.messages import (
     Address,
     DescribeNode,
     Fenced,
+    FindModule,
     Leave,
     LogLines,
     Message,
@@ -76,6 +77,7 @@ class Driver(Process):
                 path,
                 str(Path.cwd()),
                 self.explainer.after,
+                self.namespace,
             )
         )
         self.pump.start()
@@ -85,6 +87,8 @@ class Driver(Process):
         """Lines that our workers printed, or the end of the job."""
         if type(message) is LogLines:
             self.printer.show(message)
+        elif type(message) is FindModule:
+            self.transport.send(peer, importing.answer(message))
         elif type(message) is Fenced:
             self.fenced = message.reason
         elif type(message) is Stop:

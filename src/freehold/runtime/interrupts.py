@@ -21,7 +21,9 @@ BOOKKEEPERS: Final = tuple(
     f"freehold.{part}" for part in ("api", "core", "roles", "runtime", "store", "wire")
 )
 #: Functions that call user code: what they have called is not ours.
-DOORS: Final = frozenset({"run_one", "local"})
+DOORS: Final = frozenset(
+    {"run_batch", "run_one", "construct", "call_with", "local", "take_one", "step"}
+)
 #: Functions that sleep and hold nothing.
 BEDS: Final = frozenset({"follow"})
 

@@ -34,9 +34,11 @@ from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.roles.node import Node
 from freehold.runtime import places, zygote
 from freehold.runtime.descriptors import ARENA, send_descriptor
+from freehold.runtime.environments import EnvironmentMaker
 from freehold.runtime.keeper import Keeper, Kept
 from freehold.runtime.mover import ByteMover
 from freehold.runtime.transport import Transport
+from freehold.runtime.zygotes import Zygotes
 from freehold.store.allocator import Allocator
 from freehold.store.arena import Arena
 from freehold.store.spill import SpillStore
@@ -166,7 +168,6 @@ class NodeDaemon:
     def __init__(self, settings: Settings, zygote_link: socket.socket, pid: int) -> None:
         self.settings = settings
         self.folder = Path(settings.session) / settings.node.hex()
-        self.zygote = zygote_link
         self.zygote_pid = pid
         session = Path(settings.session)
         listener = socket.create_server((settings.host, 0), backlog=1024)
@@ -191,6 +192,8 @@ class NodeDaemon:
             settings.labels,
             store_bytes=settings.store_bytes,
         )
+        self.zygotes = Zygotes(self.transport, self, zygote_link)
+        self.maker = EnvironmentMaker(self.transport, self.folder, self.zygotes)
         self.role = Node(
             self.transport,
             self,
@@ -198,7 +201,9 @@ class NodeDaemon:
             info,
             settings.head,
             infeasible_grace=settings.infeasible_grace,
+            maker=self.maker,
         )
+        self.maker.environments = self.role.preparing.environments
         self.mover.objects = self.role.objects
         self.transport.on_message = self.on_message
         self.transport.on_lost = self.on_lost
@@ -206,7 +211,6 @@ class NodeDaemon:
         self.transport.on_fenced = self.mover.fence
         self.transport.listen_unix()
         self.transport.listen(listener)
-        self.transport.watch(zygote_link.fileno(), self.on_zygote)
         if settings.lifeline >= 0:
             self.transport.watch(settings.lifeline, lambda events: self.stop("its driver is gone"))
         self.channels: dict[ProcessId, socket.socket] = {}
@@ -271,7 +275,8 @@ class NodeDaemon:
                 if output.fd >= 0:
                     os.close(output.fd)
         self.transport.close()
-        self.zygote.close()
+        self.maker.close()
+        self.zygotes.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
         places.remove_node(self.folder)  # again, in case it was the zygote that died
@@ -320,20 +325,9 @@ class NodeDaemon:
                     send_descriptor(channel, msgspec.msgpack.encode(hello), sock.fileno())
             sock.close()
 
-    def on_zygote(self, events: int) -> None:
-        """The zygote reports a start or an end."""
-        try:
-            data = self.zygote.recv(4096)
-        except OSError:
-            data = b""
-        if not data:
-            self.stop("its zygote is gone")
-            return
-        verb, start, number = zygote.decode(data)
-        if verb == "started":
-            self.pids[start] = number
-        else:
-            self.worker_ended(start, number)
+    def worker_started(self, start: int, pid: int) -> None:
+        """A zygote has forked a worker."""
+        self.pids[start] = pid
 
     def worker_ended(self, start: int, status: int) -> None:
         """Say how a worker ended: signal or exit code, memory, last words."""
@@ -378,19 +372,18 @@ class NodeDaemon:
             self.transport.flush()  # the last words to our drivers
             self.stop(f"it was declared dead: it {reason}")
 
-    def start_worker(self, start: int) -> None:
-        """Have the zygote fork a worker with its output piped to us."""
+    def start_worker(self, start: int, zygote: bytes = b"") -> None:
+        """Have a zygote fork a worker with its output piped to us."""
         pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
         (out, out_end), (err, err_end) = pipes
         self.outputs[start] = (Output(self, start, out, False), Output(self, start, err, True))
-        socket.send_fds(self.zygote, [zygote.encode(["start", start])], [out_end, err_end])
+        self.zygotes.start_worker(start, zygote, [out_end, err_end])
         os.close(out_end)
         os.close(err_end)
 
     def kill_worker(self, start: int) -> None:
-        """SIGKILL; its end is reported by the zygote."""
-        with contextlib.suppress(OSError):
-            self.zygote.send(zygote.encode(["kill", start]))
+        """SIGKILL; its end is reported by its zygote."""
+        self.zygotes.kill_worker(start)
 
     def spill(self, batch: Sequence[tuple[ObjectId, int, int]]) -> None:
         """See ``mover``."""

@@ -9,7 +9,7 @@
             NODE/         one per node daemon of that cluster on this machine
                 node.json its address and pid: how drivers and commands find it
                 *.sock    one per process of the node
-                logs/, spill/           (spill is below /var/tmp if this is in memory)
+                logs/, spill/, packages/ (the last two below /var/tmp if this is in memory)
 
 Whoever lives in a folder removes it when it stops; a killed node's is removed by its zygote. The
 last one out removes the session's. What a crash of everything leaves is swept by the next start,
@@ -244,6 +244,12 @@ def spill_folder(folder: Path) -> Path:
     return Path(f"/var/tmp/freehold-{os.getuid()}-{folder.parent.name}-{folder.name}")
 
 
+def package_folder(folder: Path) -> Path:
+    """Where a node keeps packages of runtime environments: beside what it spills, on disk."""
+    spill = spill_folder(folder)
+    return folder / "packages" if spill.parent == folder else Path(f"{spill}-packages")
+
+
 def in_memory(path: Path) -> bool:
     """Whether the file system of a path is one that lives in memory."""
     device = path.stat().st_dev if path.exists() else path.parent.stat().st_dev
@@ -264,8 +270,9 @@ def remove_node(folder: Path, patience: float = 0.0) -> None:
 
     ``patience``: seconds to wait for others that are about to end.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(spill_folder(folder), ignore_errors=True)
+    elsewhere = (spill_folder(folder), package_folder(folder))
+    for path in (folder, *elsewhere):
+        shutil.rmtree(path, ignore_errors=True)
     session = folder.parent
     deadline = time.monotonic() + patience
     while any(_in_use(path) for path in _folders(session)):

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ import msgspec
 from freehold import errors
 from freehold.core.entries import Origin
 from freehold.core.execution import Run
-from freehold.core.fetching import Get
+from freehold.core.fetching import Get, Wait
 from freehold.ids import (
     JobId,
     Names,
@@ -35,7 +36,7 @@ from freehold.ids import (
     TaskId,
 )
 from freehold.roles.owner import Owner
-from freehold.runtime import places
+from freehold.runtime import aio, places
 from freehold.runtime.descriptors import ARENA, DescriptorChannel
 from freehold.runtime.explainer import Explainer
 from freehold.runtime.pump import Pump, Signal
@@ -43,6 +44,7 @@ from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Transport
 from freehold.store.arena import Arena
 from freehold.wire import serial
+from freehold.wire.environments import Environment, key_of
 from freehold.wire.failures import load_error
 from freehold.wire.handshake import Hello
 from freehold.wire.messages import (
@@ -51,6 +53,7 @@ from freehold.wire.messages import (
     STORED,
     Address,
     Message,
+    Placement,
     ProcessLost,
     Reference,
     Register,
@@ -74,7 +77,7 @@ LEND_AFTER: Final = 0.002
 class Context:
     """What user code on this thread is part of: a task, or the driver's main program."""
 
-    __slots__ = ("depth", "name", "names", "resources", "run", "task")
+    __slots__ = ("depth", "gpus", "name", "names", "placement", "resources", "run", "task")
 
     def __init__(
         self, task: TaskId, depth: int = 0, name: str = "", run: Run | None = None
@@ -85,6 +88,12 @@ class Context:
         self.run = run
         self.names = Names(os.urandom(8)) if run is None else RunNames(os.urandom(8), task)
         self.resources: dict[str, int] = {}
+        self.placement: Placement | None = None
+        self.gpus: Sequence[str] = ()
+
+
+#: What runs in this thread or coroutine, in a worker; see ``Process.context``.
+CONTEXT: ContextVar[Context | None] = ContextVar("freehold context", default=None)
 
 
 class ObjectRef:
@@ -112,6 +121,8 @@ class ObjectRef:
 class Process:
     """The core of a driver or worker."""
 
+    sockets = True  # False: everything is in this process (``local``)
+
     def __init__(
         self, folder: Path, node: places.NodeFile, address: Address, make_ref: type[ObjectRef]
     ) -> None:
@@ -134,14 +145,20 @@ class Process:
         self._arena: Arena | None = None
         self.dropped: deque[ObjectId] = deque()
         self.released: deque[ObjectId] = deque()
+        self.finalizers: deque[Callable[[], None]] = deque()  # what collected objects leave to do
         self.drop_noted = False
-        self.contexts = threading.local()
+        self.readers: dict[Any, aio.LoopReader] = {}  # by event loop
+        self.pump.on_overdue = lambda: aio.sweep(self)
         self.root: Context
         self.closed = False
         self.replies: dict[int, Reply] = {}
         self.requests = 0
         self.node_gone = False
         self.explainer = Explainer(self)
+        self.environment: Environment | None = None  # the job's, or that which this worker is in
+        self.environment_key = b""
+        #: What functions ask for, as written -> held as such, and its key.
+        self.environments: dict[str, tuple[object, bytes]] = {}
 
     # ------------------------------------------------------------------ joining
 
@@ -187,6 +204,17 @@ class Process:
                     self._arena = Arena.attach(descriptor, self.registered.arena_bytes)
         return self._arena
 
+    def adopt_environment(self, environment: Environment) -> None:
+        """From now on what this process submits runs in it, unless it says otherwise."""
+        self.environment = environment
+        self.environment_key = self.use_environment(environment)
+
+    def use_environment(self, environment: Environment) -> bytes:
+        """The key by which an environment may be asked for: we can describe it to nodes."""
+        key = key_of(environment)
+        self.role.environments[key] = environment
+        return key
+
     # ------------------------------------------------------------------ turns
 
     def on_message(self, message: Message, peer: Address) -> None:
@@ -226,10 +254,17 @@ class Process:
             self.role.ownership.drop_handle(dropped.popleft())
         while released:
             self.role.fetching.release(released.popleft())
+        while self.finalizers:
+            self.finalizers.popleft()()
+
+    @property
+    def actor_id(self) -> ObjectId | None:
+        """The actor of which this thread runs a method; None elsewhere."""
+        return None
 
     def context(self) -> Context:
-        """What this thread is part of."""
-        return getattr(self.contexts, "current", None) or self.root
+        """What this thread or coroutine is part of."""
+        return CONTEXT.get() or self.root
 
     def ask(self, peer: Address, make: Callable[[int], Message], timeout: float = 10.0) -> Any:
         """Send a question and wait for its answer. Raises ClusterUnreachableError if none comes."""
@@ -320,40 +355,52 @@ class Process:
                 self.await_it(getting, signal, IN_STORE)
             if not getting.done:
                 raise self.explainer.timed_out(objects, timeout, getting.pending)
-            if getting.failed is not None:
-                raise self.explainer.error(getting.failed, objects)
-            with self.lock:
-                entries = [self.role.ownership.entries[object_id] for object_id in objects]
-                known = [entry.value for entry in entries]
-                values = [value for value in known if value is not None and value.kind != FAILED]
-                if len(values) == len(entries):
-                    objects = [entry.object for entry in entries]
-                    found, getting.found = getting.found, {}
-                    inner = [
-                        self.references(value.contains) if value.contains else ()
-                        for value in values
-                    ]
-            if len(values) < len(objects):  # lost again, perhaps for good, before we came for it
-                return self.get(refs, timeout, writable=writable)
-            views: dict[ObjectId, memoryview] = {}
-            for object_id, place in found.items():
-                views[object_id] = self.view(object_id, *place, writable=writable)
-            inline = bytearray if writable else bytes
-            return [
-                serial.deserialize(
-                    views[object_id] if value.kind == STORED else memoryview(inline(value.data)),
-                    inner[index],
-                    writable=writable,
-                )
-                for index, (object_id, value) in enumerate(zip(objects, values))
-            ]
+            taken = self.taken(getting, objects, writable=writable)
         finally:
-            if getting.found or getting.pending:
-                with self.lock:
-                    getting.close()
-                    self.released.extend(getting.found)
-                    self.settle()
-                    self.transport.flush()
+            self.let_go(getting)
+        if taken is None:  # lost again, perhaps for good, before we came for it
+            return self.get(refs, timeout, writable=writable)
+        return taken
+
+    def taken(
+        self, getting: Get, objects: Sequence[ObjectId], *, writable: bool = False
+    ) -> list[Any] | None:
+        """The values of a get that is done, in order; None if one is lost again. Raises the first
+        error among them.
+        """
+        if getting.failed is not None:
+            raise self.explainer.error(getting.failed, objects)
+        with self.lock:
+            entries = [self.role.ownership.entries[object_id] for object_id in objects]
+            known = [entry.value for entry in entries]
+            values = [value for value in known if value is not None and value.kind != FAILED]
+            if len(values) < len(entries):
+                return None
+            objects = [entry.object for entry in entries]
+            found, getting.found = getting.found, {}
+            inner = [self.references(value.contains) if value.contains else () for value in values]
+        views: dict[ObjectId, memoryview] = {}
+        for object_id, place in found.items():
+            views[object_id] = self.view(object_id, *place, writable=writable)
+        inline = bytearray if writable else bytes
+        return [
+            serial.deserialize(
+                views[object_id] if value.kind == STORED else memoryview(inline(value.data)),
+                inner[index],
+                writable=writable,
+            )
+            for index, (object_id, value) in enumerate(zip(objects, values))
+        ]
+
+    def let_go(self, awaited: Get | Wait) -> None:
+        """A get or wait is over, done or not."""
+        found = awaited.found if type(awaited) is Get else ()
+        if found or awaited.pending:
+            with self.lock:
+                awaited.close()
+                self.released.extend(found)
+                self.settle()
+                self.transport.flush()
 
     def view(
         self, object_id: ObjectId, offset: int, size: int, *, writable: bool = False
@@ -393,20 +440,30 @@ class Process:
         self, refs: Sequence[ObjectRef], needed: int, timeout: float | None, fetch: bool
     ) -> set[ObjectId]:
         """The objects that are ready, once ``needed`` are or the time is over."""
+        return self.ready([ref._ref.object for ref in refs], needed, timeout, fetch=fetch)
+
+    def ready(
+        self, objects: Sequence[ObjectId], needed: int, timeout: float | None, *, fetch: bool
+    ) -> set[ObjectId]:
+        """Those of the objects that are ready, once ``needed`` are or the time is over."""
         signal = Signal()
         with self.lock:
             self.settle()
-            waiting = self.role.wait([ref._ref.object for ref in refs], needed, fetch, signal.ring)
+            waiting = self.role.wait(objects, needed, fetch, signal.ring)
             self.transport.flush()
         if not waiting.done:
             self.await_it(waiting, signal, timeout)
         with self.lock:
-            waiting.close()
-            self.transport.flush()
-            entries = self.role.ownership.entries
-            return {
-                ref._ref.object for ref in refs if entries[ref._ref.object].object in waiting.ready
-            }
+            return self.found_ready(waiting, objects)
+
+    def found_ready(self, waiting: Wait, objects: Sequence[ObjectId]) -> set[ObjectId]:
+        """A wait is over: what it has found. Under the lock."""
+        waiting.close()
+        self.transport.flush()
+        known, ready = self.role.ownership.entries.get, waiting.ready
+        return {  # (one that has no entry any more was ready when it was freed)
+            key for key in objects if (entry := known(key)) is None or entry.object in ready
+        }
 
     def when_done(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Have ``action`` called, by whichever thread, once the value is there or has failed."""
@@ -423,11 +480,11 @@ class Process:
                 return
         finished()
 
-    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool) -> None:
+    def cancel(self, ref: ObjectRef, *, force: bool, recursive: bool, grace: float) -> None:
         """Cancel the task that makes the value."""
         with self.lock:
             self.settle()
-            self.role.cancel(ref._ref.object, force=force, recursive=recursive)
+            self.role.cancel(ref._ref.object, force=force, recursive=recursive, grace=grace)
             self.transport.flush()
 
     # ------------------------------------------------------------------ the end
@@ -448,6 +505,8 @@ class Process:
         """Leave: stop reading, close every connection."""
         self.closed = True
         self.pump.stop()
+        for found in list(self.readers.values()):
+            found.retire()
         self.transport.close()
         if self.channel is not None:
             self.channel.close()

@@ -8,12 +8,17 @@ an answer that is on its way is cheaper to catch awake.
 When nobody waits, or several threads do, a background thread leads. It gives way to a lone waiter,
 and takes over again ``GRACE`` after the last one has gone: until then it looks in at that interval,
 and while someone leads for long it sleeps until woken, so that an idle process uses no CPU.
+
+Event loops read too (``aio``), each turn as a leader of its own. While there are any, the
+background thread stands aside; it leads when they have left something unread for ``GRACE``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -72,6 +77,10 @@ class Pump:
         self.asleep = False  # the background thread is, until the leader rings
         self.bell = threading.Semaphore(0)
         self.stopped = False
+        self.loops = 0  # event loops that read
+        self.looked = 0  # grows with each of their turns
+        self.overdue = False  # they have left something unread: they do not count till the next
+        self.on_overdue: Callable[[], None] = lambda: None  # one may be closed
         #: Called before each poll in the background; returns the seconds after which it wants to
         #: be called again, if no message comes before.
         self.on_turn: Callable[[], float | None] = lambda: None
@@ -169,7 +178,7 @@ class Pump:
 
     def lead_until_wanted(self) -> None:
         """Read and dispatch until a lone waiter wants the lead."""
-        while not (self.stopped or self.wanted):
+        while not (self.stopped or self.wanted or (self.loops and not self.overdue)):
             self.transport.poll(self.on_turn())
 
     def stand_by(self) -> None:
@@ -177,6 +186,10 @@ class Pump:
         seen = self.led - 1
         looks = 0
         while not self.stopped:
+            if self.loops:
+                self.stand_aside()
+                if self.overdue:
+                    return
             if self.lead.locked():
                 looks += 1
                 if looks > PATIENT_LOOKS and self.waiting == 1:
@@ -186,6 +199,35 @@ class Pump:
                 return
             seen = self.led
             self.bell.acquire(timeout=GRACE)
+
+    def stand_aside(self) -> None:
+        """Event loops read. Return when they have left something unread for GRACE, or none reads.
+
+        We wake with the first message after a while and then wait, so that in the rush of what
+        follows we wake once in GRACE, and not at all while nothing comes.
+        """
+        transport = self.transport
+        unread = select.poll()
+        unread.register(transport.epoll.fileno(), select.POLLIN)
+        while self.loops and not self.stopped:
+            transport.alarm = math.inf
+            patience = transport.patience(self.on_turn())
+            unread.poll(None if patience < 0 else math.ceil(patience * 1000))
+            transport.alarm = 0.0
+            looked = self.looked
+            left = unread.poll(0)
+            self.bell.acquire(timeout=GRACE)
+            if self.looked != looked or self.lead.locked():
+                continue
+            if left and unread.poll(0):
+                self.overdue = True
+                self.on_overdue()
+                return
+            if transport.due() and self.lead.acquire(blocking=False):
+                try:
+                    transport.poll(0.0)
+                finally:
+                    self.lead.release()
 
     def sleep_until_left(self) -> None:
         """Someone leads and has nothing to do: sleep until it leaves. ``leave`` releases the lead

@@ -6,6 +6,7 @@ import os
 
 from freehold import errors
 from freehold.ids import ObjectId, ProcessId, short
+from freehold.runtime.actor_errors import ActorErrors
 from freehold.wire.failures import dump_error
 from freehold.wire.messages import Address, Death
 
@@ -14,7 +15,7 @@ def _ship(error: errors.FreeholdError, function: str = "") -> bytes:
     return dump_error(error, function_name=function, pid=os.getpid(), node_id="")
 
 
-class SystemErrors:
+class SystemErrors(ActorErrors):
     """Implements ``roles.owner.Errors``."""
 
     def worker_died(self, task: str, death: Death) -> bytes:
@@ -36,14 +37,43 @@ class SystemErrors:
         """The task was cancelled."""
         return _ship(errors.TaskCancelledError(f"{task}() was cancelled", function_name=task))
 
+    def timed_out(self, task: str, seconds: float, where: str = "") -> bytes:
+        """The task has run for longer than it may; ``where`` it was then."""
+        return _ship(errors.TaskTimeoutError(function_name=task, timeout=seconds, where=where))
+
     def unschedulable(self, task: str, reason: str) -> bytes:
         """No node can ever run it."""
         return _ship(errors.UnschedulableError(f"{task}() cannot be placed: {reason}"))
+
+    def group_removed(self, task: str, group: bytes) -> bytes:
+        """The placement group in which it was to run is gone; of a task, or of the group itself."""
+        if not task:
+            return _ship(errors.PlacementGroupRemovedError(group_id=group.hex()))
+        return _ship(
+            errors.TaskPlacementGroupRemovedError(
+                f"{task}() was in placement group {short(group)}, which was removed",
+                group_id=group.hex(),
+            )
+        )
+
+    def environment_failed(self, task: str, reason: str) -> bytes:
+        """Its runtime environment cannot be made."""
+        return _ship(errors.RuntimeEnvSetupError(f"{task}() has no environment: {reason}"))
 
     def lost(self, object_id: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
         """Every copy of a value is gone, and it cannot be made again."""
         kind = errors.LineageEvictedError if evicted else errors.ObjectLostError
         return _ship(kind(f"object {short(object_id)}: {reason}", object_id=object_id.hex()))
+
+    def replay_failed(self, task: str, before: int, now: int) -> bytes:
+        """A task that yields was run again and has yielded fewer values than before."""
+        return _ship(
+            errors.StreamReplayError(
+                f"{task}() had yielded {before} values when it had to be run again, and yielded "
+                f"only {now} then"
+            ),
+            task,
+        )
 
     def handover_lost(self, giver: ProcessId) -> bytes:
         """The process that handed a reference over died before its owner had counted it."""

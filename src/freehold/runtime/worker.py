@@ -16,13 +16,14 @@ import gc
 import os
 import pickle
 import re
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, Final
 
 from freehold import errors
@@ -30,9 +31,16 @@ from freehold.core.entries import Origin
 from freehold.core.execution import Run
 from freehold.ids import FunctionId, ObjectId, TaskId, return_id, short
 from freehold.roles.executor import Executor
-from freehold.runtime import current, places
-from freehold.runtime.interrupts import BOOKKEEPERS, again, may_raise
+from freehold.runtime import current, importing, places
+from freehold.runtime.actor_errors import constructor_raised
+from freehold.runtime.cancelling import Interruption, MainThread, announce
+from freehold.runtime.coroutines import Coroutines
+from freehold.runtime.devices import Devices
+from freehold.runtime.hosting import ActorExit, Guard, Host
+from freehold.runtime.importing import DriverFinder
+from freehold.runtime.interrupts import BOOKKEEPERS
 from freehold.runtime.process import (
+    CONTEXT,
     LEND_AFTER,
     Context,
     ObjectRef,
@@ -42,7 +50,9 @@ from freehold.runtime.process import (
     read_node_file,
 )
 from freehold.runtime.pump import GRACE, Signal
+from freehold.runtime.surroundings import Surroundings
 from freehold.runtime.system_errors import SystemErrors
+from freehold.runtime.yielding import carry_on
 from freehold.wire import serial
 from freehold.wire.failures import dump_error
 from freehold.wire.messages import (
@@ -50,17 +60,21 @@ from freehold.wire.messages import (
     STORED,
     Address,
     AssignJob,
+    Call,
+    Creation,
     Message,
+    PushTask,
     Register,
     Stop,
     Value,
 )
 
-CANCEL: Final = signal.SIGUSR1
 #: Replies wait for each other this long (seconds) while more tasks are ready: one system call for
 #: many.
 REPLY_EVERY: Final = 0.001
 
+#: Seconds to wait for the node's word on a lease whose task is here: it was sent first.
+LEASE_PATIENCE: Final = 1.0
 #: Files that are not the user's own.
 LIBRARY: Final = re.compile(
     rf"<frozen|{re.escape(str(Path(os.__file__).parent))}/|.*/site-packages/"
@@ -79,13 +93,6 @@ class Slot:
         return Slot, (self.index,)
 
 
-class Interruption(BaseException):
-    """Raised by ``cancel`` in a running task. Not an Exception, as KeyboardInterrupt is not: the
-    common ``except Exception: pass`` around a piece of work must not make a task immortal. The
-    caller never sees it; it gets a TaskCancelledError.
-    """
-
-
 class Awake:
     """The main thread waits until there is a task to run."""
 
@@ -101,6 +108,21 @@ class Awake:
         return bool(worker.assigned and worker.executor.execution.ready) or worker.stopping
 
 
+class Assigned:
+    """The main thread waits for its node's word on a lease: that to the owner was quicker."""
+
+    __slots__ = ("lease", "worker")
+
+    def __init__(self, worker: Worker, lease: bytes) -> None:
+        self.worker = worker
+        self.lease = lease
+
+    @property
+    def done(self) -> bool:
+        """Whether it is here."""
+        return self.worker.lease == self.lease or self.worker.stopping
+
+
 class Worker(Process):
     """A worker process."""
 
@@ -110,22 +132,32 @@ class Worker(Process):
         self.executor = Executor(self.transport, SystemErrors(), self.node, new_job())
         self.role = self.executor
         self.executor.execution.interrupt = self.interrupt
-        self.executor.execution.exit_now = lambda run: os._exit(1)
         self.executor.estate.gone = self.leave
+        self.executor.end_actor = self.leave
+        self.executor.abort_actor = lambda: os._exit(0)
+        self.host: Host | None = None
         self.assigned: AssignJob | None = None
+        self.surroundings: Surroundings | None = None
+        self.finder: DriverFinder | None = None
+        self.devices = Devices()
+        self.gpus: Sequence[str] = ()  # what the lease holds
+        self.lease = b""  # the one that we were told of last
         self.stopping = False
         self.root = Context(TaskId(os.urandom(16)), depth=1)
         self.functions: dict[FunctionId, Any] = {}
         self.running: Run | None = None
-        self.interruptible = False
         self.main_thread = threading.get_ident()
+        self.interrupts = MainThread(self.transport)
+        self.coroutines = Coroutines(self)
+        self.interrupts.running = lambda: self.running
+        self.interrupts.whereabouts = self.whereabouts
         self.pump.on_turn = self.look_after_queue
         self.executor.telling.title = f"worker {os.getpid()}"
         self.executor.telling.whereabouts = self.whereabouts
 
     def run(self) -> None:
         """Join the node and run tasks until told to stop."""
-        signal.signal(CANCEL, self.on_cancel_signal)
+        self.interrupts.listen()
         self.join(Register(self.address, os.getpid(), self.executor.job, self.start_number, False))
         self.pump.start()
         idle = Signal()
@@ -133,6 +165,12 @@ class Worker(Process):
         while not self.stopping:
             self.pump.wait(awake, idle, None)
             self.run_ready()
+            if self.host is not None and self.host.loop is not None and not self.stopping:
+                self.host.run_loop()
+        if self.host is not None:
+            self.host.shutdown()
+            with self.lock:
+                self.transport.flush()
         self.close()
 
     def run_ready(self) -> None:
@@ -145,7 +183,12 @@ class Worker(Process):
                 if run is None:
                     self.transport.flush()
                     return
-            self.run_one(run)
+            if run.message.lease != self.lease and run.message.actor is None:
+                self.pump.wait(
+                    Assigned(self, run.message.lease), Signal(), time.monotonic() + LEASE_PATIENCE
+                )
+            self.running = run
+            self.run_one(run, self.interrupts)
             now = time.monotonic()
             if now - sent > REPLY_EVERY or not execution.ready:
                 sent = now
@@ -155,46 +198,100 @@ class Worker(Process):
 
     # ------------------------------------------------------------------ one task
 
-    def run_one(self, run: Run) -> None:
-        """Run a task's user code and answer its owner."""
+    def enter(self, run: Run) -> None:
+        """What this thread or coroutine does from now on belongs to a run."""
         message = run.message
         name = message.name or self.executor.execution.functions[message.function].name
         context = Context(message.task, message.depth + 1, name, run)
         assert self.assigned is not None
         context.resources = self.assigned.resources
-        self.contexts.current = context
-        self.running = run
+        context.placement = self.assigned.placement
+        context.gpus = self.gpus
+        CONTEXT.set(context)
+
+    def run_one(
+        self,
+        run: Run,
+        interrupts: MainThread | Guard,
+        before_answer: Callable[[], None] | None = None,
+    ) -> None:
+        """Run a task's user code on this thread and answer its owner."""
+        message = run.message
+        self.enter(run)
         retry = False
         started = time.perf_counter()
         try:
             function, args, kwargs = self.load(run)
+            if message.timed:
+                with self.lock:
+                    self.executor.execution.user_code_begins(run)
+                    self.transport.flush()
             try:
-                self.interruptible = True
+                interrupts.interruptible = True
                 if run.cancelled:
                     raise errors.TaskCancelledError(function_name=message.name)
                 value = function(*args, **kwargs)
             finally:
-                self.interruptible = False
+                interrupts.interruptible = False
+            if message.stream is not None or type(value) is CoroutineType:
+                value = carry_on(self, run, value, interrupts)
             micros = int((time.perf_counter() - started) * 1e6)
             del args, kwargs
-            results = [
-                self.result(return_id(message.task, index), item, run)
-                for index, item in enumerate(split(value, message.num_returns, function))
-            ]
+            results = self.results(run, value, function)
             del value
         except BaseException as error:
-            self.interruptible = False
+            interrupts.interruptible = False
             micros = int((time.perf_counter() - started) * 1e6)
-            retry = self.wants_retry(error, message.retry_exceptions)
-            results = [Value(FAILED, self.pack_error(error, run))] * message.num_returns
-            if message.num_returns == 0:
-                traceback.print_exception(error)
-        self.running = None
-        self.contexts.current = None
+            results, retry = self.failed(run, error)
+        if interrupts is self.interrupts:
+            self.running = None
+        CONTEXT.set(None)
+        self.answer(run, results, micros, retry, before_answer)
+
+    def results(self, run: Run, value: Any, function: Callable[..., Any]) -> list[Value]:
+        """What a run has returned, brought to where it will be read."""
+        message = run.message
+        return [
+            self.result(return_id(message.task, index), item, run)
+            for index, item in enumerate(split(value, message.num_returns, function))
+        ]
+
+    def failed(self, run: Run, error: BaseException) -> tuple[list[Value], bool]:
+        """What is answered instead if it has raised, and whether it may be tried again."""
+        if isinstance(error, ActorExit) and self.host is not None:
+            self.host.exiting = True
+        elif run.message.num_returns == 0:
+            traceback.print_exception(error)
+        retry = self.wants_retry(error, run)
+        return [Value(FAILED, self.pack_error(error, run))] * run.message.num_returns, retry
+
+    def answer(
+        self,
+        run: Run,
+        results: list[Value],
+        micros: int,
+        retry: bool,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """User code has ended."""
         with self.lock:
             if self.dropped:
                 self.settle()  # or what the task has dropped would count as its children
+            if before is not None:
+                before()
             self.executor.finished(run, results, micros, retry)
+            host = self.host
+            if host is not None and host.exiting:
+                if not self.stopping:
+                    self.executor.exit_actor()
+                    self.leave()
+            elif type(run.message.actor) is Creation and (host is None or host.instance is None):
+                self.stopping = True  # there is no actor
+
+    @property
+    def actor_id(self) -> ObjectId | None:
+        """The actor that lives here."""
+        return self.host.actor if self.host is not None else None
 
     def origin(self, run: Run) -> Origin:
         """What a running task makes comes from there."""
@@ -202,18 +299,24 @@ class Worker(Process):
 
     def load(self, run: Run) -> tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]:
         """The function and arguments of a task."""
+        if self.surroundings is not None:
+            self.surroundings.set_up()
         message = run.message
-        execution = self.executor.execution
-        definition = execution.functions[message.function]
         inner: list[ObjectRef] = []
         if message.borrowed:
             with self.lock:
                 inner = self.references(message.borrowed)
-        function = self.functions.get(message.function)
-        if function is None:
-            captured = inner[len(inner) - definition.references :] if definition.references else ()
-            function = serial.load_function(definition.pickled, captured)
-            self.functions[message.function] = function
+        actor = message.actor
+        if actor is None:
+            function = self.functions.get(message.function)
+            if function is None:
+                function = self.define(message, inner)
+        elif type(actor) is Call:
+            assert self.host is not None
+            function = self.host.method(actor.method)
+        else:
+            self.host = Host(self, run)
+            function = partial(self.host.construct, self.define(message, inner))
         args, kwargs = serial.deserialize(message.args, inner)
         if message.deps:
             values = self.arguments(run)
@@ -223,6 +326,14 @@ class Worker(Process):
                 for name, arg in kwargs.items()
             }
         return function, args, kwargs
+
+    def define(self, message: PushTask, inner: Sequence[ObjectRef]) -> Any:
+        """A function or class that this process has not used yet."""
+        definition = self.executor.execution.functions[message.function]
+        captured = inner[len(inner) - definition.references :] if definition.references else ()
+        function = serial.load_function(definition.pickled, captured)
+        self.functions[message.function] = function
+        return function
 
     def arguments(self, run: Run) -> list[Any]:
         """The values of the top-level references, in slot order."""
@@ -245,22 +356,26 @@ class Worker(Process):
         """A return value, brought to where it will be read. Handles to its references live until
         the reply is out.
         """
+        if type(value) is Value:  # an actor's place
+            return value
         packed = serial.serialize(value, "the return value")
         stored = self.store(object_id, packed, run.submitter)
         if packed.refs:
-            self.keep_until_sent(packed.refs)
+            self.keep_until_sent(packed.refs, run)
         return stored
 
-    def keep_until_sent(self, refs: list[Any]) -> None:
+    def keep_until_sent(self, refs: list[Any], run: Run) -> None:
         """Pin returned references until the reply has handed them out: ``drop`` unpins them."""
-        assert self.running is not None
         with self.lock:
             for ref in refs:
                 self.executor.ownership.pin(ref._ref.object)
-                self.running.pinned.append(ref._ref)
+                run.pinned.append(ref._ref)
 
-    def wants_retry(self, error: BaseException, wanted: bytes) -> bool:
+    def wants_retry(self, error: BaseException, run: Run) -> bool:
         """Whether the user asked to have this exception retried."""
+        wanted = run.message.retry_exceptions
+        if run.timeout:
+            error = errors.TaskTimeoutError()
         if not wanted or isinstance(error, Interruption | errors.TaskCancelledError):
             return False
         if wanted == b"*":
@@ -271,12 +386,20 @@ class Worker(Process):
 
     def pack_error(self, error: BaseException, run: Run) -> bytes:
         """The shipped form of what the task raised."""
+        importing.explain(error, self.finder)
         message = run.message
         definition = self.executor.execution.functions.get(message.function)
         name = message.name or (definition.name if definition else "task")
+        if run.timeout:
+            return SystemErrors().timed_out(name, run.timeout, self.interrupts.where)
         if run.cancelled:
             return SystemErrors().cancelled(name)
-        return dump_error(error, function_name=name, pid=os.getpid(), node_id=short(self.node.node))
+        if isinstance(error, ActorExit):
+            return SystemErrors().actor_ended(name, "it has called exit_actor()")
+        node = short(self.node.node)
+        if type(message.actor) is Creation:
+            return constructor_raised(name, error, node)
+        return dump_error(error, function_name=name, pid=os.getpid(), node_id=node)
 
     # ------------------------------------------------------------------ waiting inside a task
 
@@ -334,6 +457,7 @@ class Worker(Process):
     def other_message(self, message: Message, peer: Address) -> None:
         """A job to belong to, or the end."""
         if type(message) is AssignJob:
+            self.use(message)
             if self.assigned is None:
                 self.bind(message)
             self.assigned = message
@@ -345,18 +469,34 @@ class Worker(Process):
     def leave(self) -> None:
         """Nothing keeps us: the main thread ends the process."""
         self.stopping = True
+        if self.host is not None:
+            self.host.stop()
         self.transport.wake()
+
+    def use(self, lease: AssignJob) -> None:
+        """What the next tasks may use of the machine."""
+        assert self.registered is not None
+        self.devices.apply(lease.resources, lease.gpus, self.registered.resources)
+        self.gpus = self.devices.named(lease.gpus) if lease.gpus else ()
+        self.lease = lease.lease
 
     def bind(self, job: AssignJob) -> None:
         """From now on this process is the job's: it imports what the driver imports."""
         self.executor.leasing.job = job.job
         self.executor.job = job.job
         self.explainer.after = job.explain_after
+        self.finder = DriverFinder(self, job.driver)
+        sys.meta_path.append(self.finder)
+        serial.why_missing = self.finder.why
         for path in reversed(job.python_path):
             if path not in sys.path:
                 sys.path.insert(0, path)
         with contextlib.suppress(OSError):
             os.chdir(job.cwd)
+        if job.furnished is not None:
+            self.surroundings = Surroundings(job.furnished)
+            self.adopt_environment(job.furnished.environment)
+            self.surroundings.move_in()
 
     def on_lost(self, peer: Address) -> None:
         """Without its node a worker has no place to be."""
@@ -365,20 +505,13 @@ class Worker(Process):
             os._exit(0)
 
     def interrupt(self, run: Run) -> None:
-        """Raise TaskCancelledError in the running task."""
+        """A task that has begun is cancelled: set its token, and raise Interruption in it."""
+        announce(run)
+        if self.host is not None and self.host.interrupt(run):
+            return
         if run is self.running:
-            signal.pthread_kill(self.main_thread, CANCEL)
-
-    def on_cancel_signal(self, signum: int, frame: Any) -> None:
-        """On the main thread, between two bytecodes of whatever it runs."""
-        run = self.running
-        if self.interruptible and run is not None and run.cancelled:
-            if not may_raise(frame, self.transport):
-                again(CANCEL)
-                return
-            self.interruptible = False
-            name = run.message.name
-            raise Interruption(f"{name}() was cancelled")
+            self.coroutines.interrupt(run)
+            self.interrupts.interrupt(run)
 
 
 def split(value: Any, count: int, function: Any) -> Iterator[Any]:

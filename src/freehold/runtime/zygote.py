@@ -6,9 +6,14 @@ so it alone learns how they ended, and they die with it (PR_SET_PDEATHSIG). When
 is gone it kills them and removes the node's folder, so that a killed daemon leaves nothing
 behind.
 
+The node's own is forked from the daemon. One for a runtime environment is executed anew, with the
+environment's variables and in its virtual environment, and imports what is to be preloaded before
+it says that it is ready; the node's folder is not its to remove.
+
 Requests and answers are single datagrams on a socket pair:
     daemon -> zygote   ["start", n] with the worker's stdout and stderr attached; ["kill", n]
     zygote -> daemon   ["started", n, pid]; ["ended", n, status]
+                       ["ready", 0, ""] or ["failed", 0, why], once, if it was executed
 """
 
 from __future__ import annotations
@@ -29,11 +34,11 @@ from typing import Any
 
 import msgspec
 
-from freehold.runtime import places
+from freehold.runtime import devices, places
 from freehold.store import spill
+from freehold.wire.environments import Furnished
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
-PR_SET_NAME = 15
 
 #: What every worker needs, imported once for all of them. (``api`` lies above us: hence by name.)
 PRELOAD = ("freehold.api", "freehold.runtime.worker")
@@ -66,11 +71,27 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-class Zygote:
-    """The loop of the zygote process."""
+class Begun(msgspec.Struct):
+    """How the zygote of an environment is begun; travels as JSON on the command line."""
 
-    def __init__(self, daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> None:
+    socket: int
+    folder: str
+    furnished: Furnished
+
+
+class Zygote:
+    """The loop of the zygote process. ``cleans``: whether it sees to what the daemon leaves."""
+
+    def __init__(
+        self,
+        daemon: socket.socket,
+        folder: Path,
+        spill_folders: Sequence[str],
+        *,
+        cleans: bool = True,
+    ) -> None:
         self.daemon = daemon
+        self.cleans = cleans
         self.folder = folder
         self.spill_folders = spill_folders
         self.children: dict[int, tuple[int, int]] = {}  # pidfd -> (start, pid)
@@ -159,9 +180,10 @@ class Zygote:
         for _, pid in self.children.values():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        for spill_folder in self.spill_folders:
-            spill.sweep(Path(spill_folder))
-        places.remove_node(self.folder)
+        if self.cleans:
+            for spill_folder in self.spill_folders:
+                spill.sweep(Path(spill_folder))
+            places.remove_node(self.folder)
 
 
 def become_worker(folder: Path, start: int, descriptors: list[int]) -> None:
@@ -187,8 +209,46 @@ def main(daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
+    devices.one_thread()
     for module in PRELOAD:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
     Zygote(daemon, folder, spill_folders).run()
+
+
+def begin(begun: Begun) -> None:
+    """Life of the zygote of an environment: what it needs, what is to be preloaded, then workers.
+
+    Preloading runs code of the user: what it raises is the environment's failure. Threads that it
+    starts do not exist in the workers.
+    """
+    daemon = socket.socket(fileno=begun.socket)
+    name_process("freehold-zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setsid()
+    for module in PRELOAD:
+        importlib.import_module(module)
+    furnished = begun.furnished
+    environment = furnished.environment
+    os.environ.update(environment.env_vars)
+    devices.one_thread()
+    if environment.preload:
+        sys.path[:0] = [*furnished.python_path, *environment.python_path]
+    for module in environment.preload:
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            last = "\n".join(traceback.format_exc().splitlines()[-20:])
+            daemon.send(encode(["failed", 0, f"preload of {module!r}: {last}"[-8000:]]))
+            break
+    else:
+        daemon.send(encode(["ready", 0, ""]))
+    gc.collect()
+    gc.freeze()
+    Zygote(daemon, Path(begun.folder), (), cleans=False).run()
+
+
+if __name__ == "__main__":
+    begin(msgspec.json.decode(sys.argv[1], type=Begun))

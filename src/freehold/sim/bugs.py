@@ -9,13 +9,14 @@ from freehold.core.draining import Draining
 from freehold.core.entries import Gate
 from freehold.core.execution import Execution
 from freehold.core.fetching import Fetching, Wait
+from freehold.core.grants import Granted
 from freehold.core.leasing import Leasing
 from freehold.core.lineage import Lineage
 from freehold.core.moving import Moving
 from freehold.core.objects import Objects
 from freehold.core.ownership import Ownership
 from freehold.core.rebirth import Rebirth
-from freehold.core.scheduling import Granted, Scheduling
+from freehold.core.scheduling import Scheduling
 from freehold.core.spilling import Spilling
 from freehold.core.submission import DONE, QUEUED, Submission
 from freehold.core.workers import Workers
@@ -311,7 +312,7 @@ def any_worker(true: Method) -> Method:
 
 def job_lives_on(true: Method) -> Method:
     def end_job(self: Workers, job: Any) -> None:
-        self.wanting = {lease: other for lease, other in self.wanting.items() if other != job}
+        self.wanting = {lease: w for lease, w in self.wanting.items() if w.job != job}
 
     return end_job
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from freehold.ids import ProcessId
 from freehold.sim.errors import Failure
+from freehold.sim.programs import Call, Make
 
 if TYPE_CHECKING:
     from freehold.sim.cluster import Cluster
@@ -53,6 +54,7 @@ class Causes:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.deaths: list[str] = []
+        self.estates: set[ProcessId] = set()  # of actors that ended in good order, owning something
         self.begun: Counter[str] = Counter()  # by the call's place in its program
 
     def missing(self, failure: Failure) -> str:
@@ -71,9 +73,10 @@ class Causes:
                     return f"{blamed.name} is alive"
                 return self.could_be_made(about) if about else ""
             case "worker_died":
-                killed = NODE_DEATHS & self.cluster.struck
-                if not self.deaths and not killed and not self.cluster.declared:
+                if not self.deaths and not self.node_died():
                     return "no worker died"
+            case "actor_died" | "actor_ended" | "actor_unavailable":
+                return self.cluster.watch.acts.missing(failure)
             case "store_full":
                 if not self.cluster.case.tight:
                     return "the stores are large"
@@ -81,19 +84,32 @@ class Causes:
                 return self.has_room(failure.about.partition(":")[0])
         return ""
 
+    def node_died(self) -> bool:
+        """Whether a node has died, or passes for dead."""
+        return bool(NODE_DEATHS & self.cluster.struck or self.cluster.declared)
+
     def losing(self) -> bool:
         """Whether anything has happened that a value may be lost by: a worker that is killed may
         have reported a value and not sealed it. A node that was drained and has left is no such
         thing.
         """
         dead = self.cluster.declared - self.cluster.operator.left
-        return bool(LOSING & self.cluster.struck or dead or self.deaths)
+        return bool(LOSING & self.cluster.struck or dead or self.deaths or self.estates)
+
+    def went_with_an_actor(self, failure: Failure) -> bool:
+        """Whether it is about what an actor owned that has ended in good order: that goes with it,
+        also in a run without chance (when it ends is chance).
+        """
+        if failure.kind != "owner_died":
+            return False
+        return ProcessId(bytes.fromhex(failure.about.partition(" ")[0])) in self.estates
 
     def has_room(self, call: str) -> str:
         """Why the call at this place can be scheduled, or nothing."""
         if PARTING & self.cluster.struck:
             return ""
         op = self.cluster.lenient[driver_of(call)].calls[call]
+        assert isinstance(op, Call | Make)
         return "" if op.cpus > self.cluster.case.most_cpus else "there was a node for it"
 
     def could_be_made(self, object_id: str) -> str:
@@ -115,7 +131,9 @@ class Causes:
             if not computed:
                 return True  # it was put
             op = oracle.calls[call]
-            if op.retries == 0 or self.begun[call] > op.retries:
+            if isinstance(op, Make):
+                return True  # (what an actor has made is made again if it lives; which is chance)
+            if op.retries == 0 or 0 <= op.retries < self.begun[call]:
                 return True
             needed = list(oracle.needs[call])
             parent = call.rpartition("/")[0]

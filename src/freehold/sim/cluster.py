@@ -20,6 +20,7 @@ from typing import Any, Final
 from freehold.core import membership
 from freehold.core.submission import Function
 from freehold.ids import NodeId, ObjectId, ProcessId
+from freehold.sim.acting import Kind
 from freehold.sim.checkers import Watch
 from freehold.sim.generate import LONG, PROFILES, Case, Fault
 from freehold.sim.head import HeadProcess, SimJournal, head_address
@@ -36,6 +37,8 @@ from freehold.wire.messages import Message, Provide, SealObject
 #: Virtual time without any message after which nothing more is to come: the longest wait in the
 #: core is 60 s (``core.objects.PATIENCE``).
 REST: Final = 65 * SECOND
+#: Faults that strike when what they wait for happens.
+LURKING: Final = ("fail pull", "kill giver", "kill writer", "kill host")
 #: Steps after which a run is taken to go in circles.
 MOST_STEPS: Final = 150_000
 
@@ -62,10 +65,12 @@ class Cluster:
 
     def __init__(self, case: Case, trace: bool = False) -> None:
         self.case = case
+        self.profile = PROFILES[case.profile]
         self.world = World(f"{case.seed}/{case.profile}", trace)
         self.network = Network(self.world, Style(case.style, case.tail))
         self.processes: dict[ProcessId, Process] = {}
         self.names: dict[ObjectId, tuple[int, str]] = {}
+        self.actors: dict[ObjectId, Kind] = {}
         self.struck: set[str] = set()
         self.pull_failures = 0
         self.workers = 0
@@ -145,6 +150,11 @@ class Cluster:
         """The nodes that are up."""
         return [node for node in self.nodes.values() if node.alive]
 
+    def node_number(self, number: int) -> NodeProcess | None:
+        """One of the case's nodes; None for a number that is none (any more: it was shrunk)."""
+        nodes = list(self.nodes.values())[: len(self.case.nodes)]
+        return nodes[number] if 0 <= number < len(nodes) else None
+
     def function(self, driver: int, number: int, process: Process) -> Function:
         """A function as this process knows it: one object per process, for its measurements."""
         key = (driver, number, process.address.process)
@@ -196,7 +206,7 @@ class Cluster:
     def strike(self, fault: Fault) -> None:
         """Make something go wrong, if there is something that it can strike."""
         victims = self.victims(fault.kind)
-        if not victims and fault.kind not in ("fail pull", "kill giver", "kill writer"):
+        if not victims and fault.kind not in LURKING:
             return
         victim: Any = victims[int(fault.pick * len(victims))] if victims else None
         self.struck.add(fault.kind)
@@ -206,7 +216,7 @@ class Cluster:
         awaited = 2 * nanoseconds(membership.DEAD_AFTER) + 3 * SECOND
         self.world.at(until + awaited, lambda: None)  # before that it is not at rest
         match fault.kind:
-            case "kill worker" | "kill node" | "kill driver":
+            case "kill worker" | "kill node" | "kill driver" | "kill actor":
                 victim.die("killed")
             case "kill head":
                 self.kill_head(victim, fault, until)
@@ -225,6 +235,8 @@ class Cluster:
                 self.watch.deadly[Provide] += 1
             case "kill writer":
                 self.watch.deadly[SealObject] += 1
+            case "kill host":
+                self.watch.acts.deadly += 1
             case "cut node":
                 self.cut_and_kill(victim, until, nanoseconds(fault.length / 2))
             case "slow node":
@@ -299,6 +311,8 @@ class Cluster:
             return stay + 3 * away if len(stay) > 1 else []
         if kind.endswith("worker"):
             return [worker for worker in self.users() if worker.alive and worker.kind == "worker"]
+        if kind == "kill actor":
+            return [worker for worker in self.users() if worker.alive and hosts(worker)]
         if kind in ("kill node", "kill home", "cut node"):
             homes = {driver.node for driver in self.drivers if driver.alive}
             if kind == "kill home":
@@ -387,6 +401,11 @@ class Cluster:
                     f"{node.role.scheduling.why(queued.wire)}"
                 )
         return "\n".join(lines)
+
+
+def hosts(process: UserProcess) -> bool:
+    """Whether an actor lives there."""
+    return isinstance(process, WorkerProcess) and process.host is not None
 
 
 @contextmanager

@@ -5,6 +5,10 @@ What a program does is chosen operation by operation, with the weights of its pr
 inside references, one of ``chain`` makes each stored value from the one before, and so on. The
 family ``mixed`` is a little of everything.
 
+Families with ``actors`` divide their functions: some are the constructors and methods of actors,
+the rest are tasks. What runs in an actor waits without end only for what cannot come to wait for
+this actor in its turn (``safe``): else programs would deadlock, and rightly so.
+
 Names inside a body: ``a0.1`` is the reference that came inside argument 0 in place 1, ``n0`` a
 nested one, ``v7`` what operation 7 made, ``v7.0`` the first reference inside its value."""
 
@@ -22,11 +26,15 @@ from freehold.sim.programs import (
     Forget,
     Function,
     Get,
+    Invoke,
     Keep,
+    Kill,
+    Make,
     Op,
     Peek,
     Program,
     Put,
+    Quit,
     Raise,
     Sleep,
     Wait,
@@ -47,7 +55,7 @@ class Family:
     references inside references a caller follows at once; ``large``: shares of values that go to
     the store, one of which is chosen; ``wide``: one call with up to so many arguments ends main;
     ``greedy``: the share of calls that no node is large enough for; ``gets``: whether main waits
-    for anything."""
+    for anything; ``actors``: whether there are any."""
 
     weight: int
     ops: dict[str, float] = field(default_factory=dict)
@@ -58,9 +66,10 @@ class Family:
     wide: int = 0
     greedy: float = 0.0
     gets: bool = True
+    actors: bool = False
 
 
-FAMILIES: Final = {
+PLAIN: Final = {
     "mixed": Family(8),
     "nest": Family(3, {"put": 8, "get": 10, "descend": 6}, recent=0.6, returns=0.9, descend=3),
     "chain": Family(2, {"call": 16}, recent=0.9, returns=0.2, large=(0.7, 0.95)),
@@ -69,6 +78,42 @@ FAMILIES: Final = {
     "hasty": Family(1, {"drop": 8}, gets=False),
     "greedy": Family(1, greedy=0.15),
 }
+_ACTS: Final[dict[str, float]] = {"make": 3, "invoke": 14, "call": 6}
+ACTING: Final = {
+    "stage": Family(4, _ACTS, actors=True),
+    "troupe": Family(
+        3, {**_ACTS, "put": 6, "descend": 4}, recent=0.5, returns=0.9, descend=2, actors=True
+    ),
+    "props": Family(
+        3, {**_ACTS, "keep": 6, "peek": 3, "forget": 2, "drop": 8}, greedy=0.05, actors=True
+    ),
+}
+FAMILIES: Final = {**PLAIN, **ACTING}
+#: Operations that no seed of a family that has them is without.
+NEEDED: Final = ("call", "get", "make", "invoke")
+
+
+@dataclass
+class Body:
+    """A body that is being written. ``safe``: names of which a method may wait; ``pure``: whether
+    it has nothing to do with actors; ``actors``: names that stand for actors, or may."""
+
+    number: int
+    names: list[str]
+    method: bool
+    ops: list[Op] = field(default_factory=list)
+    actors: list[str] = field(default_factory=list)
+    safe: set[str] = field(default_factory=set)
+    pure: bool = True
+
+    @property
+    def main(self) -> bool:
+        """Whether this is a driver's main program."""
+        return self.number == 0
+
+    def waitable(self, names: list[str]) -> list[str]:
+        """Those of the names that the body may wait for without end."""
+        return [name for name in names if name in self.safe] if self.method else names
 
 
 class Programs:
@@ -83,22 +128,27 @@ class Programs:
         self.weights = {
             name: weight * chance.choice((0.3, 1, 1, 3))
             for name, weight in {**ops, **family.ops}.items()
-            if name in ("call", "get") or chance.random() > 0.2
+            if name in NEEDED or chance.random() > 0.2
         }
         self.large = chance.choice(family.large)
         self.length = chance.choice(((2, 8), (8, 30), (20, 60)))
         self.places = 0
+        # of the functions that there are by now, the last ones of the program
+        self.tasks: list[int] = []
+        self.methods: list[int] = []
+        self.pure: set[int] = set()
+        self.costs: dict[int, int] = {}
+        self.left = 0  # tasks that the body at hand may still start
 
     def program(self) -> Program:
         """Functions from the last to the first; ``cost`` counts the tasks that one call starts."""
         count = self.chance.randint(1, 5)
         functions: list[Function] = []
-        costs: list[int] = []
         for number in range(count, -1, -1):
-            budget = 80 if number == 0 else 8
-            body, cost = self.body(number, count, functions, costs, budget)
-            functions.insert(0, body)
-            costs.insert(0, cost)
+            method = self.family.actors and (
+                number == count or (number > 0 and self.chance.random() < 0.5)
+            )
+            functions.insert(0, self.body(number, method=method))
         return Program(tuple(functions))
 
     def size(self) -> int:
@@ -112,57 +162,71 @@ class Programs:
         self.places += 1
         return self.places
 
-    def body(
-        self, number: int, count: int, later: list[Function], costs: list[int], budget: int
-    ) -> tuple[Function, int]:
-        """One body, and how many tasks one run of it makes, itself included."""
+    def body(self, number: int, *, method: bool) -> Function:
+        """One body. Notes how many tasks one run of it makes, itself included."""
         chance = self.chance
         main = number == 0
         length = chance.randint(*self.length) if main else chance.randint(0, 8)
-        names = [] if main else ["n0", "n1", "a0.0"]
-        ops: list[Op] = []
-        cost = 1
+        body = Body(number, [] if main else ["n0", "n1", "a0.0"], method)
+        names, ops = body.names, body.ops
+        if self.family.actors:
+            body.actors += names
+        self.left = (80 if main else 8) - 1
+        budget = self.left
+        if main and self.family.actors:
+            self.make(self.place(), body)
         for _ in range(length):
             kind = chance.choices(list(self.weights), list(self.weights.values()))[0]
             at = self.place()
-            if kind == "call" and number < count:
-                target = chance.randint(number + 1, count)
-                price = costs[target - number - 1]
-                if cost + price <= budget:
-                    cost += price
-                    ops.append(self.call(at, target, names))
+            if kind in ("call", "make", "invoke"):
+                getattr(self, kind)(at, body)
             elif kind == "descend":
-                ops += self.descend(names)
-            elif kind != "call" and self.allowed(kind, main):
-                op = self.simple(kind, at, names)
-                if op is not None:
-                    ops.append(op)
+                self.descend(body)
+            elif self.allowed(kind, body):
+                self.simple(kind, at, body)
         returns: tuple[str, ...] = ()
         if not main and chance.random() < self.family.returns:
             returns = tuple(self.some(names, 2))
         if main:
-            ops += self.ending(count, names)
-        return Function(tuple(ops), returns), cost
+            self.ending(body)
+        self.costs[number] = 1 + budget - self.left
+        if method:
+            self.methods.append(number)
+        else:
+            self.tasks.append(number)
+            if body.pure:
+                self.pure.add(number)
+        return Function(tuple(ops), returns)
 
-    def allowed(self, kind: str, main: bool) -> bool:
+    def allowed(self, kind: str, body: Body) -> bool:
         """Whether such an operation may stand in this body."""
-        if not main:
+        if kind == "quit":
+            return body.method
+        if not body.main:
             return True
         if kind in ("get", "wait", "timed get"):
             return self.family.gets
         return kind not in ("raise", "exit", "keep", "peek", "forget")
 
-    def ending(self, count: int, names: list[str]) -> list[Op]:
+    def ending(self, body: Body) -> None:
         """How main ends: perhaps one call on many values, perhaps a last look at some."""
-        ops: list[Op] = []
-        chance = self.chance
-        if self.family.wide and names:
+        chance, names = self.chance, body.names
+        if self.family.wide and names and self.tasks:
             deps = tuple(self.some(names, self.family.wide))
-            ops.append(Call(self.place(), "vw", chance.randint(1, count), deps))
+            body.ops.append(Call(self.place(), "vw", chance.choice(self.tasks), deps))
             names.append("vw")
         if self.family.gets and names and chance.random() < 0.8:
-            ops.append(Get(self.place(), tuple(self.some(names, 4))))
-        return ops
+            body.ops.append(Get(self.place(), tuple(self.some(names, 4))))
+
+    def target(self, functions: list[int]) -> int:
+        """One of the functions that the budget allows, or 0."""
+        if not functions:
+            return 0
+        target = self.chance.choice(functions)
+        if self.costs[target] > self.left:
+            return 0
+        self.left -= self.costs[target]
+        return target
 
     def some(self, names: list[str], most: int) -> list[str]:
         """A few of the names, each once."""
@@ -172,10 +236,20 @@ class Programs:
             count = min(max(count, 1), len(names))
         return self.chance.sample(names, count)
 
-    def call(self, at: int, target: int, names: list[str]) -> Call:
-        """A call of function ``target``."""
-        chance = self.chance
-        returns = chance.choice((1, 1, 1, 2, 3))
+    def handed(self, body: Body) -> tuple[str, ...]:
+        """References that a call is given inside a container; an actor first, if there are any."""
+        names = self.some(body.names, 2)
+        if body.actors and self.chance.random() < 0.5:
+            actor = self.chance.choice(body.actors)
+            names = [actor, *(name for name in names if name != actor)]
+        return tuple(names)
+
+    def call(self, at: int, body: Body) -> None:
+        """A call of a function."""
+        chance, names = self.chance, body.names
+        target = self.target(self.tasks)
+        if not target:
+            return
         cpus = min(chance.choice((1, 1, 1, 1, 2, 0.5, 0)), self.most_cpus)
         if self.family.greedy and chance.random() < self.family.greedy:
             cpus = self.most_cpus + 1
@@ -184,59 +258,135 @@ class Programs:
             f"v{at}",
             target,
             tuple(self.some(names, 3)),
-            tuple(self.some(names, 2)),
-            tuple(self.size() for _ in range(returns)),
+            self.handed(body),
+            self.results(),
             cpus,
             chance.choice((0, 1, 3, 3, 4)),
             chance.random() < 0.3,
         )
-        names += [f"v{at}" + (f"_{index}" if index else "") for index in range(returns)]
-        return op
+        body.ops.append(op)
+        body.pure = body.pure and target in self.pure
+        new = returned(op)
+        names += new
+        if target in self.pure and body.safe.issuperset((*op.deps, *op.nested)):
+            body.safe.update(new)
 
-    def descend(self, names: list[str]) -> list[Op]:
+    def results(self) -> tuple[int, ...]:
+        """The sizes of what a call returns."""
+        return tuple(self.size() for _ in range(self.chance.choice((1, 1, 1, 2, 3))))
+
+    def make(self, at: int, body: Body) -> None:
+        """A new actor."""
+        chance = self.chance
+        target = self.target(self.methods)
+        if not target:
+            return
+        greedy = chance.random() < self.family.greedy
+        op = Make(
+            at,
+            f"v{at}",
+            target,
+            tuple(self.some(body.names, 1)),
+            self.handed(body),
+            chance.choice((0, 0, 1, 2, -1)),
+            chance.choice((1, 1, 1, 2, 3)),
+            self.most_cpus + 1 if greedy else 0.0,
+            chance.choice((-1, -1, 0, 1, 2)),
+        )
+        body.ops.append(op)
+        body.pure = False
+        body.names.append(op.var)
+        body.actors.append(op.var)
+
+    def invoke(self, at: int, body: Body) -> None:
+        """A call of an actor."""
+        chance = self.chance
+        target = self.target(self.methods) if body.actors else 0
+        if not target:
+            return
+        body.pure = False
+        for number in range(chance.choice((1, 1, 2, 5))):  # (order shows only among several)
+            op = Invoke(
+                at,
+                f"v{at}",
+                chance.choice(body.actors[-3:]),
+                target,
+                tuple(self.some(body.names, 2)),
+                self.handed(body),
+                self.results(),
+                chance.choice((0, 0, 0, 1, 3, -1)),
+                chance.random() < 0.2,
+            )
+            body.ops.append(op)
+            body.names += [name for name in returned(op) if name not in body.names]
+            at = self.place()
+            self.left -= self.costs[target] if number else 0
+
+    def descend(self, body: Body) -> None:
         """Follow references inside references; what is found deepest can be passed on."""
-        if not names:
-            return []
-        name = self.chance.choice(names[-3:])
-        ops: list[Op] = []
+        names = body.names
+        found = body.waitable(names[-3:])
+        if not found:
+            return
+        name = self.chance.choice(found)
         for _ in range(self.chance.randint(1, self.family.descend)):
-            ops.append(Get(self.place(), (name,)))
-            names += [new for new in (f"{name}.0", f"{name}.1") if new not in names]
+            body.ops.append(Get(self.place(), (name,)))
+            self.opened(body, name)
             name = f"{name}.0"
-        return ops
 
-    def simple(self, kind: str, at: int, names: list[str]) -> Op | None:
-        """Any other operation; None if there is nothing to do it to."""
+    def opened(self, body: Body, name: str) -> None:
+        """A value has been read: there may be references inside."""
+        new = [f"{name}.0", f"{name}.1"]
+        body.names += [inner for inner in new if inner not in body.names]
+        if name in body.safe:
+            body.safe.update(new)
+
+    def simple(self, kind: str, at: int, body: Body) -> None:
+        """Any other operation, if there is anything to do it to."""
         chance = self.chance
         match kind:
             case "put":
-                op = Put(at, f"v{at}", self.size(), tuple(self.some(names, 2)))
-                names.append(op.var)
-                return op
+                op = Put(at, f"v{at}", self.size(), tuple(self.some(body.names, 2)))
+                body.ops.append(op)
+                body.names.append(op.var)
+                if body.safe.issuperset(op.contains):
+                    body.safe.add(op.var)
             case "sleep":
-                return Sleep(at, chance.choice((0.0001, 0.001, 0.004, 0.01, 0.05, 0.3)))
+                pauses = (0.0001, 0.001, 0.004, 0.01, 0.05, 0.3)
+                body.ops.append(Sleep(at, chance.choice(pauses)))
             case "raise":
-                return Raise(at, chance.choice((1, 1, 2, 9)))
+                body.ops.append(Raise(at, chance.choice((1, 1, 2, 9))))
             case "exit":
-                return Exit(at, chance.choice((1, 1, 2, 9)))
+                most = (1, 1, 2) if self.family.actors else (1, 1, 2, 9)
+                body.ops.append(Exit(at, chance.choice(most)))
+            case "quit":
+                body.ops.append(Quit(at, chance.choice((1, 1, 2, 9))))
             case "peek":
-                return Peek(at, chance.randrange(SLOTS), chance.choice((0.0, 0.001, 0.05)))
+                slot, patience = chance.randrange(SLOTS), chance.choice((0.0, 0.001, 0.05))
+                body.ops.append(Peek(at, slot, patience))
             case "forget":
-                return Forget(at, chance.randrange(SLOTS))
-        return self.with_names(kind, at, names) if names else None
+                body.ops.append(Forget(at, chance.randrange(SLOTS)))
+            case "kill":
+                if body.actors:
+                    actor = chance.choice(body.actors)
+                    body.ops.append(Kill(at, actor, chance.random() < 0.5))
+            case _:
+                if body.names:
+                    body.ops.append(self.with_names(kind, at, body))
 
-    def with_names(self, kind: str, at: int, names: list[str]) -> Op:
+    def with_names(self, kind: str, at: int, body: Body) -> Op:
         """An operation on names, of which there is at least one."""
-        chance = self.chance
+        chance, names = self.chance, body.names
         few = tuple(self.some(names, 4)) or (chance.choice(names),)
-        if kind == "get":
+        patient = len(body.waitable(list(few))) == len(few)
+        if kind == "get" and patient:
             for name in few:
-                names += [new for new in (f"{name}.0", f"{name}.1") if new not in names]
+                self.opened(body, name)
             return Get(at, few, None, chance.random() < 0.4)
-        if kind == "timed get":
+        if kind in ("get", "timed get"):
             return Get(at, few, chance.choice((0.0, 0.0005, 0.01, 0.2)))
         if kind == "wait":
-            timeout = chance.choice((None, 0.0, 0.001, 0.05))
+            timeout = chance.choice((None, 0.0, 0.001, 0.05) if patient else (0.0, 0.001, 0.05))
             return Wait(at, few, chance.randint(1, len(few)), timeout, chance.random() < 0.5)
         name = chance.choice(names)
         if kind == "cancel":
@@ -244,4 +394,11 @@ class Programs:
         if kind == "keep":
             return Keep(at, name, chance.randrange(SLOTS))
         names.remove(name)
+        if name in body.actors:
+            body.actors.remove(name)
         return Drop(at, name)
+
+
+def returned(op: Call | Invoke) -> list[str]:
+    """The names of a call's results."""
+    return [f"{op.var}_{index}" if index else op.var for index in range(len(op.sizes))]

@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from freehold.sim.compose import FAMILIES, INLINE_BYTES, Programs
-from freehold.sim.programs import Cancel, Exit, Program
+from freehold.sim.compose import ACTING, FAMILIES, INLINE_BYTES, PLAIN, Programs
+from freehold.sim.programs import Cancel, Exit, Kill, Program, Quit
+
+#: Operations after which it is chance what others come to.
+CHANCY: Final = (Exit, Cancel, Kill, Quit)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Case:
     @property
     def exact(self) -> bool:
         """Whether every result can be foretold, errors included."""
-        chancy = any(program.uses(kind) for program in self.programs for kind in (Exit, Cancel))
+        chancy = any(program.uses(kind) for program in self.programs for kind in CHANCY)
         return not (self.faults or chancy or self.tight or self.hasty)
 
     @property
@@ -91,7 +94,8 @@ class Profile:
     nodes: tuple[int, int] = (1, 3)
     drivers: tuple[int, int] = (1, 2)
     within: float = WITHIN
-    families: tuple[str, ...] = tuple(FAMILIES)  # of its programs
+    families: tuple[str, ...] = tuple(PLAIN)  # of its programs
+    environments: bool = False  # functions have runtime environments
 
 
 OPS: Final = {
@@ -141,6 +145,28 @@ PROFILES: Final = {
         {**OPS, "sleep": 8},
         nodes=(2, 4),
         drivers=(1, 3),
+    ),
+    "actors": Profile(NO_FAULTS, OPS, tight=0.1, families=tuple(ACTING)),
+    "lives": Profile(
+        {"kill actor": 3, "kill host": 2, "kill worker": 1, "stop worker": 1, "fail start": 1},
+        {**OPS, "exit": 1, "kill": 1, "quit": 1, "cancel": 1},
+        tight=0.1,
+        families=tuple(ACTING),
+    ),
+    "tours": Profile(
+        {**NODE_FAULTS, "kill actor": 2, "drain node": 1, "kill driver": 1, **HEAD_FAULTS},
+        {**OPS, "sleep": 6},
+        nodes=(2, 4),
+        drivers=(1, 3),
+        families=tuple(ACTING),
+    ),
+    "places": Profile(
+        {**PROCESS_FAULTS, "kill driver": 1, "kill node": 1, "partition": 1, "drain node": 1},
+        {**OPS, "cancel": 1, "sleep": 4},
+        tight=0.1,
+        nodes=(1, 3),
+        drivers=(1, 3),
+        environments=True,
     ),
     "storm": Profile(
         {

@@ -8,9 +8,11 @@ from typing import Final
 
 from freehold.core.draining import Draining
 from freehold.core.entries import Gate
+from freehold.core.environments import Environments
 from freehold.core.estate import Estate
 from freehold.core.execution import Execution
 from freehold.core.fetching import Fetching, Wait
+from freehold.core.grants import Granted
 from freehold.core.leasing import Leasing
 from freehold.core.lineage import Lineage
 from freehold.core.membership import Membership
@@ -18,7 +20,7 @@ from freehold.core.moving import Moving
 from freehold.core.objects import Objects
 from freehold.core.ownership import Ownership
 from freehold.core.rebirth import Rebirth
-from freehold.core.scheduling import Granted, Scheduling
+from freehold.core.scheduling import Scheduling
 from freehold.core.spilling import Spilling
 from freehold.core.submission import Submission
 from freehold.core.workers import Workers
@@ -26,11 +28,13 @@ from freehold.ids import Names
 from freehold.roles.owner import Owner
 from freehold.sim import bugs
 from freehold.sim.hunt import Mutant
+from freehold.sim.mutants_acts import ACT_MUTANTS
 from freehold.sim.mutants_head import HEAD_MUTANTS
 
 ANYWHERE: Final = ("calm", "borrow")
 CRASHES: Final = ("crash", "nodes", "handoff")
 DRAINS: Final = ("drains",)
+PLACES: Final = ("places",)
 MUTANTS: Final = (
     Mutant("name before count", Ownership, "accept", ("borrow",), 5, bugs.name_before_count),
     Mutant("release as a boolean", Ownership, "on_release", ANYWHERE, 7, bugs.boolean_release),
@@ -61,6 +65,9 @@ MUTANTS: Final = (
     Mutant("tasks run too early", Execution, "arrived", ANYWHERE, 0, bugs.runs_too_early),
     Mutant("a worker leased twice", Workers, "bind", ANYWHERE, 0, bugs.leased_twice),
     Mutant("a worker of another job", Workers, "pick", ("drivers",), 116, bugs.any_worker),
+    Mutant("a worker of another environment", Workers, "serves", PLACES, 0, bugs.always),
+    Mutant("who was to describe dies", Environments, "process_lost", PLACES, 0, bugs.ignored),
+    Mutant("what is made is not told", Environments, "made", PLACES, 0, bugs.ignored),
     Mutant("workers outlive their job", Workers, "end_job", ("drivers",), 0, bugs.job_lives_on),
     Mutant(
         "lent CPUs given twice",
@@ -121,6 +128,7 @@ MUTANTS: Final = (
     Mutant("heartbeats are not heard", Membership, "heard", ("head", "fence"), 0, bugs.ignored),
     Mutant("the fenced are let in", Membership, "fenced", ("fence",), 0, bugs.never),
     Mutant("copies die with the leaver", Estate, "give", DRAINS, 165, bugs.ignored),
+    *ACT_MUTANTS,
     *HEAD_MUTANTS,
     Mutant("remains are left", Owner, "on_object_at", ("crash",), 21, bugs.remains_stay),
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.resources import vector
 from freehold.roles.node import Node
+from freehold.sim.making import Making
 from freehold.sim.process import Process
 from freehold.sim.world import MICRO, MILLI, Violation
 from freehold.store.allocator import Allocator
@@ -45,7 +46,7 @@ class Arena:
         return content if length == size else GARBAGE
 
 
-class NodeProcess(Process):
+class NodeProcess(Making, Process):
     """The shell of a node: processes and bytes."""
 
     kind = "node"
@@ -63,7 +64,8 @@ class NodeProcess(Process):
         self.chance = self.world.stream(f"node {name}")
         total = vector(num_cpus=cpus)
         info = NodeInfo(address, name, 0, total, dict(total), store_bytes=store)
-        self.role = Node(self, self, self.room, info, head, infeasible_grace=cluster.case.grace)
+        grace = cluster.case.grace
+        self.role = Node(self, self, self.room, info, head, infeasible_grace=grace, maker=self)
         # faults that are under way
         self.disk_full_until = 0
         self.disk_unreadable_until = 0
@@ -87,7 +89,7 @@ class NodeProcess(Process):
         self.die(f"it {reason}")
         self.world.after(int(MILLI * (50 + 300 * self.chance.random())), self.cluster.add_node)
 
-    def start_worker(self, start: int) -> None:
+    def start_worker(self, start: int, zygote: bytes = b"") -> None:
         """Fork a worker; it registers later, or never does."""
         fails = self.failing_starts > 0
         self.failing_starts -= fails

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from freehold.sim.errors import Failure
-from freehold.sim.programs import Call, Handle, Made, Program, Read, run_body
+from freehold.sim.programs import Call, Handle, Invoke, Made, Make, Program, Read, run_body
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Named:
     content: bytes = b""
     failure: Failure | None = None
     inner: list[Named] = field(default_factory=list)
+    actor: bool = False
 
 
 class Oracle:
@@ -34,7 +35,7 @@ class Oracle:
         self.failures = failures
         self.most_cpus = most_cpus
         self.names: dict[str, Named] = {}
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, Call | Make | Invoke] = {}
         self.needs: dict[str, list[str]] = {}  # the names that a call's task is given
         self.run(0, f"d{driver}", (), [], [], 1)
 
@@ -72,6 +73,10 @@ class Oracle:
             return self.name(Named(here, made.content, None, list(made.contains)))
         if kind == "call":
             return self.call(*operands)  # type: ignore[arg-type]
+        if kind == "make":
+            return self.make(*operands)  # type: ignore[arg-type]
+        if kind == "invoke":
+            return self.invoke(*operands)  # type: ignore[arg-type]
         if kind == "get":
             return [self.read(handle) for handle in operands[1]]  # type: ignore[attr-defined]
         if kind == "exit":
@@ -93,12 +98,51 @@ class Oracle:
         """One task, with its retries."""
         self.calls[here] = op
         self.needs[here] = [named.name for named in (*deps, *nested)]
-        failure: Failure | None = None
-        made: list[Made] = []
-        for dep in deps:
-            failure = failure or dep.failure
+        failure = first_failure(deps)
         if self.failures and op.cpus > self.most_cpus:
             failure = failure or Failure("unschedulable", here)
+        return self.attempts(here, op, deps, nested, failure)
+
+    def make(self, here: str, op: Make, deps: list[Named], nested: list[Named]) -> list[Named]:
+        """One actor: its constructor's body. A life that ends is chance; that is the checkers'."""
+        self.calls[here] = op
+        self.needs[here] = [named.name for named in (*deps, *nested)]
+        failure = first_failure(deps)
+        if self.failures and op.cpus > self.most_cpus:
+            failure = failure or Failure("unschedulable", here)
+        if failure is None:
+            args = [self.read(dep) for dep in deps]
+            try:
+                self.run(op.function, here, (), args, nested, 1 if self.failures else 1_000)
+            except Failure as raised:
+                failure = raised
+        return [self.name(Named(here, b"", failure, actor=True))]
+
+    def invoke(
+        self, here: str, op: Invoke, actor: Named, deps: list[Named], nested: list[Named]
+    ) -> list[Named]:
+        """One call of an actor. Whether it fails for want of the actor or of an argument depends
+        on which of the two is known first.
+        """
+        self.calls[here] = op
+        self.needs[here] = [named.name for named in (actor, *deps, *nested)]
+        failure = first_failure(deps)
+        if actor.failure is not None:
+            both = Failure(actor.failure.kind, actor.failure.about)
+            both.kinds = actor.failure.kinds | (failure.kinds if failure is not None else set())
+            failure = both
+        return self.attempts(here, op, deps, nested, failure)
+
+    def attempts(
+        self,
+        here: str,
+        op: Call | Invoke,
+        deps: list[Named],
+        nested: list[Named],
+        failure: Failure | None,
+    ) -> list[Named]:
+        """What the attempts of one call come to; none if it has failed already."""
+        made: list[Made] = []
         execution = 1 if self.failures else 1_000
         used = 0
         while failure is None:
@@ -108,7 +152,7 @@ class Oracle:
                 break
             except Failure as raised:
                 retry = op.retry_exceptions or raised.kind == "exit"
-                if not retry or used >= op.retries:
+                if not retry or 0 <= op.retries <= used:
                     failure = Failure("worker_died", here) if raised.kind == "exit" else raised
                 used += 1
                 execution += 1
@@ -120,6 +164,11 @@ class Oracle:
             self.name(Named(f"{here}#{index}", item.content, None, list(item.contains)))
             for index, item in enumerate(made)
         ]
+
+
+def first_failure(deps: list[Named]) -> Failure | None:
+    """The error of the first argument that has one."""
+    return next((dep.failure for dep in deps if dep.failure is not None), None)
 
 
 def same_value(expected: Named, content: bytes, inner: list[str]) -> bool:

@@ -112,6 +112,56 @@ class Exit:
 
 
 @dataclass(frozen=True)
+class Make:
+    """``var = Actor.remote(*deps, [nested])``: ``function`` is the constructor's body; ``limit``
+    calls run at once; ``node``: on which of the case's nodes, if that lives, -1 for any."""
+
+    at: int
+    var: str
+    function: int
+    deps: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    restarts: int = 0
+    limit: int = 1
+    cpus: float = 0.0
+    node: int = -1
+
+
+@dataclass(frozen=True)
+class Invoke:
+    """``vars = actor.method.remote(*deps, [nested])``: ``function`` is the method's body. What it
+    returns depends on its arguments alone, as of any call; its place in the order of calls is
+    looked at by the checkers."""
+
+    at: int
+    var: str
+    actor: str
+    function: int
+    deps: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = (0,)
+    retries: int = 0
+    retry_exceptions: bool = False
+
+
+@dataclass(frozen=True)
+class Kill:
+    """``kill(var, no_restart=not restart)``."""
+
+    at: int
+    var: str
+    restart: bool
+
+
+@dataclass(frozen=True)
+class Quit:
+    """``exit_actor()``, in the first ``first`` executions of this call; nothing in a task."""
+
+    at: int
+    first: int
+
+
+@dataclass(frozen=True)
 class Keep:
     """``globals()[slot] = var``: the reference outlives the task, in whichever worker ran it."""
 
@@ -139,7 +189,22 @@ class Forget:
 
 
 Op: TypeAlias = (
-    Put | Call | Get | Wait | Drop | Cancel | Sleep | Raise | Exit | Keep | Peek | Forget
+    Put
+    | Call
+    | Get
+    | Wait
+    | Drop
+    | Cancel
+    | Sleep
+    | Raise
+    | Exit
+    | Make
+    | Invoke
+    | Kill
+    | Quit
+    | Keep
+    | Peek
+    | Forget
 )
 
 
@@ -223,14 +288,18 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
                 lost.names.append(op.var)
                 continue
             yield from let(env, op.var, fresh)
-        elif isinstance(op, Call):
-            deps = [env[name] for name in op.deps if name in env]
-            inner = [env[name] for name in op.nested if name in env]
-            handles = yield ("call", here, op, deps, inner)
+        elif isinstance(op, Call | Make | Invoke):
+            handles = yield from call(op, here, env)
             for index, handle in enumerate(handles):
                 yield from let(env, f"{op.var}{'' if not index else f'_{index}'}", handle)
+        elif isinstance(op, Kill):
+            if op.var in env and env[op.var].actor:
+                yield ("kill", here, env[op.var], op.restart)
+        elif isinstance(op, Quit):
+            if execution <= op.first:
+                yield ("quit",)
         elif isinstance(op, Get):
-            names = [name for name in op.vars if name in env]
+            names = values(op.vars, env)
             if not names:
                 continue
             try:
@@ -250,7 +319,7 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
                     else:  # whether it was in time is chance, and names must not be
                         yield ("drop", handle)
         elif isinstance(op, Wait):
-            names = [name for name in op.vars if name in env]
+            names = values(op.vars, env)
             if names:
                 handles = [env[name] for name in names]
                 yield ("wait", here, handles, min(op.needed, len(names)), op.timeout, op.fetch)
@@ -258,7 +327,7 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
             if op.var in env:
                 yield ("drop", env.pop(op.var))
         elif isinstance(op, Cancel):
-            if op.var in env:
+            if values((op.var,), env):
                 yield ("cancel", here, env[op.var], op.force, op.recursive)
         elif isinstance(op, Keep):
             if op.var in env:
@@ -281,10 +350,32 @@ def run_body(  # long: one branch per operation, read top to bottom like the lan
     ]
 
 
+def values(names: Sequence[str], env: dict[str, Handle]) -> list[str]:
+    """Those of the names that stand for values: an actor cannot be read."""
+    return [name for name in names if name in env and not env[name].actor]
+
+
+def call(
+    op: Call | Make | Invoke, here: str, env: dict[str, Handle]
+) -> Generator[tuple[Any, ...], Any, list[Handle]]:
+    """Call a function, make an actor, or call one. Returns what the names are bound to."""
+    deps = [env[name] for name in values(op.deps, env)]
+    nested = [env[name] for name in op.nested if name in env]
+    if isinstance(op, Invoke):
+        actor = env.get(op.actor)
+        if actor is None or not actor.actor:
+            return []
+        handles = yield ("invoke", here, op, actor, deps, nested)
+    else:
+        kind = "call" if isinstance(op, Call) else "make"
+        handles = yield (kind, here, op, deps, nested)
+    return list(handles)
+
+
 def peek(op: Peek, here: str) -> Generator[tuple[Any, ...], Any, None]:
     """Read what is kept, if there is anything, and let it go again."""
     handle = yield ("kept", op.slot)
-    if handle is None:
+    if handle is None or handle.actor:
         return
     try:
         (read,) = yield ("get", here, [handle], op.timeout, False)
@@ -322,11 +413,13 @@ def used(op: Op) -> tuple[str, ...]:
     match op:
         case Put():
             return op.contains
-        case Call():
+        case Call() | Make():
             return op.deps + op.nested
+        case Invoke():
+            return (op.actor, *op.deps, *op.nested)
         case Get() | Wait():
             return op.vars
-        case Drop() | Cancel() | Keep():
+        case Drop() | Cancel() | Keep() | Kill():
             return (op.var,)
         case _:
             return ()
@@ -335,9 +428,9 @@ def used(op: Op) -> tuple[str, ...]:
 def made(op: Op) -> list[str]:
     """The names that an operation binds; "v." stands for all inside v."""
     match op:
-        case Put():
+        case Put() | Make():
             return [op.var]
-        case Call():
+        case Call() | Invoke():
             return [op.var, *[f"{op.var}_{index}" for index in range(1, len(op.sizes))]]
         case Get():
             return [f"{name}." for name in op.vars]
@@ -390,6 +483,24 @@ def show_op(op: Op) -> str:  # long: one line per operation
         case Cancel():
             how = f"{', force' if op.force else ''}{', recursive' if op.recursive else ''}"
             return f"cancel({op.var}{how})"
+        case Make():
+            args = [*op.deps, *([f"[{', '.join(op.nested)}]"] if op.nested else [])]
+            return (
+                f"{op.var} = actor f{op.function}({', '.join(args)}), {op.restarts} restarts, "
+                f"{op.limit} at once, {op.cpus:g} cpus{'' if op.node < 0 else f', on n{op.node}'}"
+            )
+        case Invoke():
+            args = [*op.deps, *([f"[{', '.join(op.nested)}]"] if op.nested else [])]
+            sizes = ", ".join(f"{size}" for size in op.sizes)
+            retry = ", retry_exceptions" if op.retry_exceptions else ""
+            return (
+                f"{op.var} = {op.actor}.f{op.function}({', '.join(args)}) -> ({sizes}) bytes, "
+                f"{op.retries} retries{retry}"
+            )
+        case Kill():
+            return f"kill({op.var}{', restart' if op.restart else ''})"
+        case Quit():
+            return f"exit_actor() in the first {op.first} executions"
         case Keep():
             return f"globals()[{op.slot}] = {op.var}"
         case Peek():

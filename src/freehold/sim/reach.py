@@ -18,14 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from freehold.core.actors import Actors
+from freehold.core.calls import Calls
 from freehold.core.execution import Execution, Needs
 from freehold.core.fetching import Fetching
+from freehold.core.grants import Queued
+from freehold.core.hosting import Hosting
 from freehold.core.leasing import Leasing
 from freehold.core.lineage import Lineage
 from freehold.core.objects import Objects
 from freehold.core.ownership import Ownership
 from freehold.core.rebirth import Rebirth
-from freehold.core.scheduling import Queued, Scheduling
+from freehold.core.scheduling import Scheduling
 from freehold.core.spilling import Spilling
 from freehold.core.stored import CREATING, PULLING, SPILLED
 from freehold.core.submission import PUSHED, QUEUED, WAITING, Submission
@@ -43,6 +47,8 @@ SURE: Final = 12
 Condition = Callable[..., Any]
 ANY: Final = NAMES
 DRAINS: Final = ("drains", "nodes", "storm")
+LIVES: Final = ("lives", "tours")
+ACTS: Final = ("actors", *LIVES)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def looking(true: Condition, paths: list[Path]) -> Condition:
 
 def world_of(machine: Any) -> Any:
     """The simulated world of a machine: its own ``world`` is its process."""
-    if isinstance(machine, Needs):
+    if isinstance(machine, Needs | Hosting):
         machine = machine.execution
     return machine.world.world
 
@@ -279,6 +285,41 @@ def is_node(self: Head, peer: Any) -> bool:
     return bool(peer.is_node())
 
 
+def may_have_run(self: Calls, callee: Any) -> bool:
+    return bool(callee.unsure)
+
+
+def has_calls_there(self: Calls, process: Any) -> bool:
+    return any(callee.pushed for callee in self.at.get(process, {}).values())
+
+
+def without_worker(self: Actors, object_id: Any, **rest: Any) -> bool:
+    actor: Any = self.ownership.entries[object_id].task
+    return not actor.over and actor.worker is None
+
+
+def in_constructor(self: Actors, actor: Any) -> bool:
+    return actor.task.id in self.submission.tasks
+
+
+def short_lived(self: Actors, actor: Any) -> bool:
+    return bool(actor.short_lives > 1)
+
+
+def has_actors_there(self: Actors, node: Any, *rest: Any) -> bool:
+    return any(actor.node.node == node for actor in self.leases.values())
+
+
+def head_is_late(self: Hosting, caller: Any) -> bool:
+    lane = self.lanes[caller]
+    return bool(lane and lane[0].missing)
+
+
+def group_is_full(self: Hosting, run: Any) -> bool:
+    group = self.group_of(run)
+    return not self.ordered and group.running >= group.limit
+
+
 PATHS: Final = (
     Path("introduced before the reference came", Ownership, "on_introduce", 7, ANY, early),
     Path("introduced after the reference came", Ownership, "on_introduce", 5, ANY, late),
@@ -450,6 +491,15 @@ PATHS: Final = (
         ("pressure", "nodes", "drivers"),
     ),
     Path("a message from the buried", Owner, "handle", 185, ("drains", "handoff"), buried),
+    Path("a call may have run", Calls, "lives_on", 40, LIVES, may_have_run),
+    Path("a host dies with calls", Calls, "worker_lost", 12, LIVES, has_calls_there),
+    Path("a caller asks for the next life", Actors, "on_locate", 150, LIVES),
+    Path("killed before there is a worker", Actors, "kill", 20, ("lives",), without_worker),
+    Path("an actor dies in its constructor", Actors, "bury", 20, LIVES, in_constructor),
+    Path("short lives in a row", Actors, "make_again", 50, LIVES, short_lived),
+    Path("a node dies with actors", Actors, "node_lost", 80, ("tours",), has_actors_there),
+    Path("a call waits for one before it", Hosting, "advance", 20, ACTS, head_is_late),
+    Path("a call waits for room", Hosting, "arrived", 20, ACTS, group_is_full),
     Path("a node is gone", Head, "peer_lost", 5, ("nodes", "drains", "homes"), is_node),
 )
 
@@ -469,6 +519,12 @@ MARKS: Final = {
     "a worker dies of SealObject": (10, ("crash", "storm")),
     "declared dead": (6, ("nodes", "drains", "homes", "fence")),
     "a fenced node begins anew": (5, ("fence",)),
+    "an actor is called": (2, ACTS),
+    "an actor is killed": (20, ("lives",)),
+    "an actor ends itself": (40, ("lives",)),
+    "an actor ends that owns something": (20, ACTS),
+    "another life": (20, LIVES),
+    "a host dies of a call": (20, ("lives",)),
     "torn journal": (10, ("head", "fence")),
 }
 #: A fault strikes in about one of so many seeds of the profiles that have it.

@@ -15,7 +15,7 @@ from typing import Final
 
 from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import Case
-from freehold.sim.programs import Call, Function, Get, Op, Program, Put, Wait
+from freehold.sim.programs import Call, Function, Get, Invoke, Make, Op, Program, Put, Wait
 
 Run = Callable[[Case], Outcome]
 
@@ -93,10 +93,28 @@ def weight(op: Op) -> int:
             large = sum(size > 10 for size in op.sizes)
             plain = op.cpus == 1 and op.retries == 3 and not op.retry_exceptions
             return len(op.deps) + len(op.nested) + len(op.sizes) + large + (not plain)
+        case Invoke():
+            large = sum(size > 10 for size in op.sizes)
+            plain = op.retries == 0 and not op.retry_exceptions
+            return len(op.deps) + len(op.nested) + len(op.sizes) + large + (not plain)
+        case Make():
+            plain = op.limit == 1 and op.restarts == 0 and op.cpus == 0 and op.node < 0
+            return len(op.deps) + len(op.nested) + (not plain)
         case Get() | Wait():
             return len(op.vars)
         case _:
             return 0
+
+
+def plain(op: Call | Invoke | Make) -> Op:
+    """The same without options."""
+    match op:
+        case Call():
+            return replace(op, cpus=1.0, retries=3, retry_exceptions=False)
+        case Invoke():
+            return replace(op, retries=0, retry_exceptions=False)
+        case Make():
+            return replace(op, limit=1, restarts=0, cpus=0.0, node=-1)
 
 
 def without_drivers(case: Case) -> Iterator[Case]:
@@ -162,12 +180,13 @@ def lighter_op(op: Op) -> Iterator[Op]:
             yield replace(op, size=10)
             for index in range(len(op.contains)):
                 yield replace(op, contains=op.contains[:index] + op.contains[index + 1 :])
-        case Call():
-            if len(op.sizes) > 1:
-                yield replace(op, sizes=op.sizes[:-1])
-            for index in range(len(op.sizes)):
-                yield replace(op, sizes=op.sizes[:index] + (10,) + op.sizes[index + 1 :])
-            yield replace(op, cpus=1.0, retries=3, retry_exceptions=False)
+        case Call() | Invoke() | Make():
+            if not isinstance(op, Make):
+                if len(op.sizes) > 1:
+                    yield replace(op, sizes=op.sizes[:-1])
+                for index in range(len(op.sizes)):
+                    yield replace(op, sizes=op.sizes[:index] + (10,) + op.sizes[index + 1 :])
+            yield plain(op)
             for index in range(len(op.deps)):
                 yield replace(op, deps=op.deps[:index] + op.deps[index + 1 :])
             for index in range(len(op.nested)):

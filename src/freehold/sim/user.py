@@ -29,10 +29,13 @@ from freehold.ids import (
 from freehold.resources import vector
 from freehold.roles.owner import Owner
 from freehold.sim import errors
+from freehold.sim.acting import Blob, Handle, call_actor, kill_actor, make_actor
 from freehold.sim.errors import Failure
+from freehold.sim.making import surround
 from freehold.sim.process import Process
-from freehold.sim.programs import Call, Made, Program, Read
+from freehold.sim.programs import Call, Invoke, Made, Make, Program, Read
 from freehold.sim.world import MICRO, MILLI, Event, nanoseconds
+from freehold.wire.actors import Call as ActorCall
 from freehold.wire.messages import (
     FAILED,
     INLINE,
@@ -50,25 +53,6 @@ if TYPE_CHECKING:
 
 GRACE = 5 * MILLI  # as runtime.pump
 LEND_AFTER = 2 * MILLI  # as runtime.process
-
-
-class Blob(msgspec.Struct):
-    """The arguments of a task: where the call stands in its program, and what it runs."""
-
-    driver: int
-    path: str
-    function: int
-    sizes: list[int]
-
-
-class Handle:
-    """A reference in user code."""
-
-    __slots__ = ("live", "ref")
-
-    def __init__(self, ref: Reference) -> None:
-        self.ref = ref
-        self.live = True
 
 
 class Context:
@@ -109,7 +93,7 @@ class UserProcess(Process):
         for ref in refs:
             self.cluster.watch.on_name(self, ref)
             self.role.ownership.add_handle(ref)
-        return [Handle(ref) for ref in refs]
+        return [Handle(ref, self.cluster.actors.get(ref.object)) for ref in refs]
 
     def on_message(self, message: Message, peer: Address) -> None:
         if self.role.handle(message, peer):
@@ -158,8 +142,11 @@ class Thread:
         driver: int,
         body: Generator[tuple[Any, ...], Any, list[Made]],
         done: Callable[[list[Made], Failure | None], None],
+        *,
+        beside: bool = False,
     ) -> None:
         self.process = process
+        self.beside = beside  # not on the main thread, which goes on reading the sockets
         self.world = process.world
         self.context = context
         self.driver = driver
@@ -308,6 +295,8 @@ class Thread:
             name=here,
             origin=self.origin(),
         )
+        if process.cluster.profile.environments:
+            surround(process.role, task, op.function)
         process.settle()
         process.cluster.watch.on_submit(process, task, op, here)
         objects = [return_id(task.id, index) for index in range(len(op.sizes))]
@@ -318,6 +307,26 @@ class Thread:
         handles = [Handle(ownership.reference(object_id)) for object_id in objects]
         self.handles += handles
         self.soon(handles)
+
+    def do_make(self, here: str, op: Make, deps: list[Handle], nested: list[Handle]) -> None:
+        self.handles.append(handle := make_actor(self, here, op, deps, nested))
+        self.soon([handle])
+
+    def do_invoke(
+        self, here: str, op: Invoke, actor: Handle, deps: list[Handle], nested: list[Handle]
+    ) -> None:
+        handles = call_actor(self, here, op, actor, deps, nested)
+        self.handles += handles
+        self.soon(handles)
+
+    def do_kill(self, here: str, actor: Handle, restart: bool) -> None:
+        kill_actor(self, actor, restart=restart)
+        self.soon()
+
+    def do_quit(self) -> None:
+        run = self.context.run
+        called = run is not None and type(run.message.actor) is ActorCall
+        self.soon(failure=Failure("quit") if called else None)
 
     def do_get(self, here: str, handles: list[Handle], timeout: float | None, hold: bool) -> None:
         process = self.process
@@ -346,14 +355,16 @@ class Thread:
             go_on()
             return
         process, rounds = self.process, self.rounds
-        process.deaf_until = 0  # the waiting thread reads the sockets
+        if not self.beside:
+            process.deaf_until = 0  # the waiting thread reads the sockets
         if timeout is not None:
             process.arrange(
                 nanoseconds(timeout),
                 lambda: go_on() if rounds == self.rounds else None,
                 "time is over",
             )
-        if self.context.depth and (timeout is None or nanoseconds(timeout) > LEND_AFTER):
+        lends = self.context.depth and not self.beside
+        if lends and (timeout is None or nanoseconds(timeout) > LEND_AFTER):
             deadline = None if timeout is None else process.now() + timeout
             process.arrange(LEND_AFTER, lambda: self.lend(rounds, deadline), "lends")
 
@@ -371,7 +382,8 @@ class Thread:
         if self.lent:
             self.lent = False
             self.process.role.unblock()  # type: ignore[attr-defined]
-        self.process.computes()
+        if not self.beside:
+            self.process.computes()
 
     def got(self) -> None:
         """A get is done, or its time is over."""
@@ -461,6 +473,8 @@ class Thread:
         kept = self.process.kept.get(slot)
         if kept is not None:
             self.world.mark("peek finds something")
+            if self.beside:  # another thread may drop it meanwhile
+                (kept,) = self.hold([kept.ref])
         self.soon(kept)
 
     def do_forget(self, slot: int) -> None:

@@ -11,6 +11,8 @@ from freehold.roles.executor import Executor
 from freehold.roles.owner import Owner
 from freehold.sim import errors
 from freehold.sim.errors import Failure, ShippedErrors
+from freehold.sim.hosting import Host
+from freehold.sim.making import check
 from freehold.sim.programs import Made, Read, run_body
 from freehold.sim.user import GRACE, Context, Thread, UserProcess, load_program
 from freehold.sim.world import MICRO, MILLI
@@ -18,7 +20,9 @@ from freehold.wire.messages import (
     FAILED,
     Address,
     AssignJob,
+    Creation,
     Fenced,
+    Furnished,
     Leave,
     Message,
     Register,
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from freehold.sim.node import NodeProcess
 
 REPLY_EVERY = MILLI  # as runtime.worker
+DEAF = 0.25  # of the tasks do not hear when they are interrupted
 
 View: TypeAlias = tuple[ObjectId, int, int, bytes]  # object, offset, size, what stood there
 
@@ -54,9 +59,13 @@ class WorkerProcess(UserProcess):
         self.executor = Executor(self, ShippedErrors(), node.address, self.job)
         self.role = self.executor
         self.executor.execution.interrupt = self.interrupt
-        self.executor.execution.exit_now = lambda run: self.die("cancelled by force")
         self.executor.estate.gone = lambda: self.die("asked to stop")
+        self.executor.end_actor = self.leave
+        self.executor.abort_actor = lambda: self.die("its actor's owner is gone")
+        self.host: Host | None = None
+        self.stopping = False
         self.assigned = False
+        self.furnished: Furnished | None = None
         self.running: Run | None = None
         self.begun_at = 0
         self.replied = 0
@@ -87,16 +96,27 @@ class WorkerProcess(UserProcess):
             self.deaf_until = 0
             return
         self.running = run
-        self.begin(run)
+        if type(run.message.actor) is Creation:
+            self.host = Host(self, run, self.begin_beside)
+        self.computes()
+        self.begun_at = self.world.now_ns
+        self.arrange_grace(run)
+        self.thread = self.begin(run)
+        self.hold_back = bool(self.dirty)  # replies to earlier tasks wait for the next flush
 
-    def begin(self, run: Run) -> None:
+    def begin_beside(self, run: Run) -> None:
+        """A thread of its own runs a call."""
+        assert self.host is not None
+        self.host.beside[run.message.task] = self.begin(run, beside=True)
+
+    def begin(self, run: Run, *, beside: bool = False) -> Thread:
         """Run a task's user code."""
         message = run.message
         call, program = load_program(self.cluster.case.programs, message.args)
         execution = self.cluster.watch.on_begin(self, run, call)
-        self.computes()
-        started = self.begun_at = self.world.now_ns
-        self.arrange_grace(run)
+        if self.cluster.profile.environments and message.actor is None:
+            check(self.furnished, call.function, message.name)
+        started = self.world.now_ns
         context = Context(message.task, message.depth + 1, self.new_id(), run)
         args, views = self.arguments(run)
         nested = self.references(message.borrowed)
@@ -107,19 +127,19 @@ class WorkerProcess(UserProcess):
             call.driver,
             body,
             lambda made, failure: self.body_ended(run, thread, made, failure, started),
+            beside=beside,
         )
         thread.handles += nested
         for read in args:
             thread.handles += read.inner
         thread.views = views
-        self.thread = thread
-        self.hold_back = bool(self.dirty)  # replies to earlier tasks wait for the next flush
         if run.cancelled:
             thread.pause = self.world.after(
                 self.cost(), lambda: thread.finish([], Failure("cancelled", message.name))
             )
         else:
             thread.soon()
+        return thread
 
     def arguments(self, run: Run) -> tuple[list[Read], list[View]]:
         """The values of the top-level references, and what is pinned for them."""
@@ -155,13 +175,23 @@ class WorkerProcess(UserProcess):
         micros = (self.world.now_ns - started) // MICRO
         message = run.message
         results: list[Value] = []
+        host = self.host
+        if host is not None:
+            host.ended(run, failure)
         if failure is not None:
             if run.cancelled:
                 failure = Failure("cancelled", message.name)
-            retry = bool(message.retry_exceptions) and failure.kind != "cancelled"
+            retry = bool(message.retry_exceptions) and failure.kind not in ("cancelled", "quit")
+            if failure.kind == "quit":
+                failure = Failure("actor_ended", f"{message.name}: quit")
             shipped = errors.dump(failure.kind, failure.about)
             results = [Value(FAILED, shipped) for _ in range(message.num_returns)]
             self.turn(lambda: self.answer(run, thread, results, micros, retry), "task raised")
+            return
+
+        if host is not None and type(message.actor) is Creation:
+            place = [host.place()]
+            self.turn(lambda: self.answer(run, thread, place, micros, False), "actor made")
             return
 
         def store_next(value: Value | None = None) -> None:
@@ -188,10 +218,16 @@ class WorkerProcess(UserProcess):
         self, run: Run, thread: Thread, results: list[Value], micros: int, retry: bool
     ) -> None:
         """Reply; send at once unless more tasks are ready and the last sending was just now."""
-        self.running = None
-        self.thread = None
         thread.let_go()
+        if self.host is not None:
+            self.host.beside.pop(run.message.task, None)
+        if not thread.beside:
+            self.running = None
+            self.thread = None
         self.executor.finished(run, results, micros, retry)
+        self.may_end(run)
+        if thread.beside:
+            return
         ready = self.executor.execution.ready
         self.hold_back = bool(ready) and self.world.now_ns - self.replied < REPLY_EVERY
         chance = self.world.stream("schedule")
@@ -199,6 +235,27 @@ class WorkerProcess(UserProcess):
         if chance.random() < 0.02:  # the main thread is preempted here
             pause += int(3 * MILLI * chance.random())
         self.world.after(pause, self.go_on)
+
+    def may_end(self, run: Run) -> None:
+        """A run was answered: perhaps the actor ends itself, or there is none, or it was only
+        waited for.
+        """
+        host = self.host
+        if host is None:
+            return
+        if host.exiting and not self.stopping:
+            self.executor.exit_actor()
+            self.leave()
+        elif (type(run.message.actor) is Creation and not host.made) or self.stopping:
+            self.leave()
+
+    def leave(self) -> None:
+        """The actor ends in good order: no further call begins, and those that run finish."""
+        assert self.host is not None
+        self.stopping = True
+        self.host.stop()
+        if self.running is None and not self.host.beside:
+            self.arrange(self.cost(), lambda: self.die("asked to stop"), "the actor ends")
 
     def go_on(self) -> None:
         """The main thread goes on to the next task; it is not deaf to itself."""
@@ -223,7 +280,12 @@ class WorkerProcess(UserProcess):
 
     def interrupt(self, run: Run) -> None:
         """Raise TaskCancelledError in the running task."""
+        if self.host is not None and self.host.interrupt(run):
+            return
         if run is self.running and self.thread is not None:
+            if self.world.stream("deaf").random() < DEAF:  # (native code, or it swallows all)
+                self.world.mark("a task does not hear")
+                return
             self.thread.interrupt(Failure("interrupted", run.message.name))
 
     # ------------------------------------------------------------------ events
@@ -232,6 +294,7 @@ class WorkerProcess(UserProcess):
         """A job to belong to, or the end."""
         if type(message) is AssignJob:
             if not self.assigned:
+                self.furnished = message.furnished
                 self.executor.leasing.job = message.job
                 self.executor.job = self.job = message.job
             self.assigned = True

@@ -9,24 +9,27 @@ and which the other side is told again when a stream begins anew. Silence of a n
 from __future__ import annotations
 
 from freehold.ids import JobId, ProcessId
+from freehold.wire.placement import GroupInfo
 from freehold.wire.records import Address, NodeInfo, Record
 
 
 class JoinCluster(Record, tag=60):
     """Node to head, at first and after every end of the stream between them: take me in. With all
     that the head may have missed: the jobs of my drivers, processes that have ended (here or, as I
-    was told, elsewhere), nodes that I was told are gone.
+    was told, elsewhere), nodes that I was told are gone, placement groups that I was told of.
     """
 
     info: NodeInfo
     jobs: list[JobStarted] = []
     ended: list[ProcessId] = []
     gone: list[NodeInfo] = []
+    groups: list[GroupInfo] = []
 
 
 class Joined(Record, tag=61):
     """Head to node: you are in. These are the others, those that are gone, all jobs, and the
     processes that have ended; nothing heard of you for ``dead_after`` seconds means your death.
+    And all placement groups: of bundles, hold none but those that these say are with you.
     """
 
     nodes: list[NodeInfo]
@@ -34,6 +37,7 @@ class Joined(Record, tag=61):
     jobs: list[JobStarted] = []
     ended: list[ProcessId] = []
     dead_after: float = 10.0
+    groups: list[GroupInfo] = []
 
 
 class Heartbeat(Record, tag=70):
@@ -73,6 +77,7 @@ class JobStarted(Record, tag=63):
     log_to_driver: bool
     entrypoint: str = ""
     explain_after: float | None = None
+    namespace: str = ""  #: of names that the job makes; empty: one of its own
 
 
 class JobEnded(Record, tag=64):

@@ -35,9 +35,10 @@ from typing import Any, SupportsIndex
 import msgspec
 
 from freehold import errors
-from freehold.errors import ProtocolError, TaskError, TaskFacts, describe
+from freehold.errors import ProtocolError, TaskError
 from freehold.wire import serial
 from freehold.wire.tracebacks import LINKS_MAX, TEXT_MAX, notes_of, render, shorten, text_of
+from freehold.wording import TaskFacts, describe
 
 PIECE_MAX = 1024 * 1024  # bytes of one pickled argument or attribute
 HOPS_MAX = 8  # tasks named on the way; the middle of a longer way is counted only

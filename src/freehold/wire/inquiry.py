@@ -19,6 +19,7 @@ RUN: Final = "run"  #: a task: the worker that it was sent to
 REQUEST: Final = "request"  #: a lease that was asked for: the node
 LEASE: Final = "lease"  #: a lease that was granted: the process that holds it
 STORED: Final = "stored"  #: an object: the node in whose store it is, or shall be
+GROUP: Final = "group"  #: a placement group: any node
 PROCESS: Final = "process"  #: a process, also a dead one: its node
 END: Final = "end"  #: how a process has ended: its node. Without text if it has not, so far
 NAMED: Final = "named"  #: ids that begin with these hex digits (as bytes of ASCII): anyone

@@ -18,6 +18,14 @@ import msgspec
 
 from freehold.ids import FunctionId, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId
 from freehold.resources import Resources
+from freehold.wire.actors import ActorExited as ActorExited
+from freehold.wire.actors import ActorRestarts as ActorRestarts
+from freehold.wire.actors import Call as Call
+from freehold.wire.actors import Creation as Creation
+from freehold.wire.actors import EndActor as EndActor
+from freehold.wire.actors import KillActor as KillActor
+from freehold.wire.actors import KillLease as KillLease
+from freehold.wire.actors import LocateActor as LocateActor
 from freehold.wire.attendance import Fenced as Fenced
 from freehold.wire.attendance import Heartbeat as Heartbeat
 from freehold.wire.attendance import JobEnded as JobEnded
@@ -27,11 +35,23 @@ from freehold.wire.attendance import Joined as Joined
 from freehold.wire.attendance import NodeChanged as NodeChanged
 from freehold.wire.attendance import NodeKnown as NodeKnown
 from freehold.wire.attendance import ProcessLost as ProcessLost
+from freehold.wire.cancelling import CancelObject as CancelObject
+from freehold.wire.cancelling import CancelTask as CancelTask
+from freehold.wire.cancelling import TaskBegun as TaskBegun
 from freehold.wire.draining import DrainNode as DrainNode
 from freehold.wire.draining import DrainProgress as DrainProgress
 from freehold.wire.draining import ObjectMoved as ObjectMoved
 from freehold.wire.draining import ObjectTaken as ObjectTaken
 from freehold.wire.draining import TakeObject as TakeObject
+from freehold.wire.environments import AddPackage as AddPackage
+from freehold.wire.environments import DescribeEnvironment as DescribeEnvironment
+from freehold.wire.environments import EnvironmentDescribed as EnvironmentDescribed
+from freehold.wire.environments import FindModule as FindModule
+from freehold.wire.environments import Furnished as Furnished
+from freehold.wire.environments import ModuleFound as ModuleFound
+from freehold.wire.environments import PackagePart as PackagePart
+from freehold.wire.environments import PackagePlace as PackagePlace
+from freehold.wire.environments import PullPackage as PullPackage
 from freehold.wire.estate import Bequeath as Bequeath
 from freehold.wire.estate import GiveObject as GiveObject
 from freehold.wire.estate import Inherited as Inherited
@@ -40,6 +60,32 @@ from freehold.wire.estate import Retire as Retire
 from freehold.wire.estate import Vacate as Vacate
 from freehold.wire.estate import Vacated as Vacated
 from freehold.wire.inquiry import Asking as Asking
+from freehold.wire.leases import LeaseEnded as LeaseEnded
+from freehold.wire.leases import LeaseGranted as LeaseGranted
+from freehold.wire.leases import LeaseRedirected as LeaseRedirected
+from freehold.wire.leases import LeaseRefused as LeaseRefused
+from freehold.wire.leases import LeaseWanted as LeaseWanted
+from freehold.wire.leases import RequestLease as RequestLease
+from freehold.wire.leases import ReturnLease as ReturnLease
+from freehold.wire.leases import StillQueued as StillQueued
+from freehold.wire.names import ActorLent as ActorLent
+from freehold.wire.names import ActorsFound as ActorsFound
+from freehold.wire.names import BorrowActor as BorrowActor
+from freehold.wire.names import FindActors as FindActors
+from freehold.wire.names import NameActor as NameActor
+from freehold.wire.names import UnnameActor as UnnameActor
+from freehold.wire.placement import AwaitGroup as AwaitGroup
+from freehold.wire.placement import BundlesReserved as BundlesReserved
+from freehold.wire.placement import CreateGroup as CreateGroup
+from freehold.wire.placement import FindGroups as FindGroups
+from freehold.wire.placement import GroupChanged as GroupChanged
+from freehold.wire.placement import Groups as Groups
+from freehold.wire.placement import GroupSettled as GroupSettled
+from freehold.wire.placement import Placement as Placement
+from freehold.wire.placement import ReleaseBundles as ReleaseBundles
+from freehold.wire.placement import RemoveGroup as RemoveGroup
+from freehold.wire.placement import ReserveBundles as ReserveBundles
+from freehold.wire.records import ACTOR as ACTOR
 from freehold.wire.records import FAILED as FAILED
 from freehold.wire.records import INLINE as INLINE
 from freehold.wire.records import STORED as STORED
@@ -52,6 +98,11 @@ from freehold.wire.records import NodeInfo as NodeInfo
 from freehold.wire.records import Record as Record
 from freehold.wire.records import Reference as Reference
 from freehold.wire.records import Value as Value
+from freehold.wire.streams import CloseStream as CloseStream
+from freehold.wire.streams import StreamEnd as StreamEnd
+from freehold.wire.streams import StreamItem as StreamItem
+from freehold.wire.streams import StreamTaken as StreamTaken
+from freehold.wire.streams import StreamTerms as StreamTerms
 
 # --------------------------------------------------------------------------- owner <-> worker
 
@@ -91,6 +142,9 @@ class PushTask(Record, tag=2):
     max_calls: int = 0  #: tasks of this function after which the worker exits; 0: it stays
     line: tuple[Link, ...] = ()  #: that of the run in which it was submitted
     claims: list[Claim] = []  #: what this run shall bring back; see ``core.rebirth``
+    actor: Creation | Call | None = None  #: of a task that makes an actor, or calls one
+    timed: bool = False  #: the owner wants to know when user code begins (TaskBegun)
+    stream: StreamTerms | None = None  #: of a task that yields its values one by one
 
 
 class TaskDone(Record, tag=3):
@@ -126,14 +180,6 @@ class TaskReturned(Record, tag=4):
     task: TaskId
     attempt: int
     missing: list[Missing] = []
-
-
-class CancelTask(Record, tag=6):
-    """Owner to worker: end the task if it runs, drop it if not; with its children if recursive."""
-
-    task: TaskId
-    force: bool
-    recursive: bool
 
 
 class ChildrenGone(Record, tag=7):
@@ -195,14 +241,6 @@ class AskGone(Record, tag=17):
     process: ProcessId
 
 
-class CancelObject(Record, tag=18):
-    """Borrower to owner: cancel the task that makes this object."""
-
-    object: ObjectId
-    force: bool
-    recursive: bool
-
-
 class Gone(Record, tag=15):
     """Owner to borrower: ``process`` is gone and drained: it introduces nothing any more."""
 
@@ -238,70 +276,6 @@ class Unclaimed(Record, tag=27):
     reason: str
 
 
-# --------------------------------------------------------------------------- owner <-> node: leas
-
-
-class RequestLease(Record, tag=20):
-    """Owner to node: a worker for tasks of this shape, please. ``hops``: redirections so far."""
-
-    lease: LeaseId
-    owner: Address
-    job: JobId
-    resources: Resources
-    depth: int = 0
-    hops: int = 0
-    label: str = ""  #: the function's name, for explanations
-
-
-class LeaseGranted(Record, tag=21):
-    """Node to owner: push to this worker until you return the lease."""
-
-    lease: LeaseId
-    worker: Address
-    pid: int
-
-
-class LeaseRedirected(Record, tag=22):
-    """Node to owner: ask that node instead, with ``hops`` as given here."""
-
-    lease: LeaseId
-    node: Address
-    hops: int
-
-
-class LeaseRefused(Record, tag=23):
-    """Node to owner: no node can ever grant this; ``reason`` names the nearest miss."""
-
-    lease: LeaseId
-    reason: str
-
-
-class ReturnLease(Record, tag=24):
-    """Owner to node: I need the worker no more, or never did (the request may still be queued)."""
-
-    lease: LeaseId
-
-
-class LeaseWanted(Record, tag=25):
-    """Node to owner: others wait; return the lease once the tasks already pushed are done."""
-
-    lease: LeaseId
-
-
-class LeaseEnded(Record, tag=26):
-    """Node to owner: the worker of this lease died so."""
-
-    lease: LeaseId
-    death: Death
-
-
-class StillQueued(Record, tag=28):
-    """Node to owner, once a request has waited a while: why it waits."""
-
-    lease: LeaseId
-    reason: str
-
-
 # --------------------------------------------------------------------------- process <-> its node
 
 
@@ -319,6 +293,7 @@ class Register(Record, tag=30):
     python_path: list[str] = []
     cwd: str = ""
     explain_after: float | None = None  #: seconds that a get waits before it says for what
+    namespace: str = ""  #: of names that the job makes
 
 
 class Registered(Record, tag=31):
@@ -342,6 +317,10 @@ class AssignJob(Record, tag=32):
     cwd: str
     resources: Resources = {}
     explain_after: float | None = None
+    gpus: list[int] = []  #: the GPUs that the lease holds, by their number on this node
+    placement: Placement | None = None  #: the request's, with the number of its bundle
+    furnished: Furnished | None = None  #: the runtime environment that this worker is bound to
+    lease: bytes = b""
 
 
 class CreateObject(Record, tag=33):
@@ -506,6 +485,7 @@ Message: TypeAlias = (
     | TaskDone
     | TaskReturned
     | CancelTask
+    | TaskBegun
     | ChildrenGone
     | ClaimFrom
     | ClaimObject
@@ -574,6 +554,40 @@ Message: TypeAlias = (
     | TakeObject
     | ObjectTaken
     | ObjectMoved
+    | StreamItem
+    | StreamEnd
+    | StreamTaken
+    | CloseStream
+    | AddPackage
+    | DescribeEnvironment
+    | EnvironmentDescribed
+    | FindModule
+    | ModuleFound
+    | PackagePart
+    | PackagePlace
+    | PullPackage
+    | EndActor
+    | ActorExited
+    | KillLease
+    | KillActor
+    | ActorRestarts
+    | LocateActor
+    | NameActor
+    | FindActors
+    | ActorsFound
+    | UnnameActor
+    | BorrowActor
+    | ActorLent
+    | CreateGroup
+    | RemoveGroup
+    | FindGroups
+    | Groups
+    | ReserveBundles
+    | BundlesReserved
+    | ReleaseBundles
+    | GroupChanged
+    | AwaitGroup
+    | GroupSettled
 )
 
 

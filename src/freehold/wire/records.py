@@ -76,15 +76,16 @@ class Claim(Record):
     path: list[TaskId] = []
 
 
-INLINE, STORED, FAILED = 0, 1, 2
+INLINE, STORED, FAILED, ACTOR = 0, 1, 2, 3
 
 
 class Value(Record):
     """What is known of a finished object.
 
     ``kind`` INLINE: ``data`` is the value's blob. STORED: the blob of ``size`` bytes lies in the
-    stores of ``nodes``. FAILED: ``data`` is a shipped exception. ``contains``: the references
-    inside the value, in the order in which the blob numbers them.
+    stores of ``nodes``. FAILED: ``data`` is a shipped exception. ACTOR: ``data`` says where the
+    actor lives (``actors.Place``). ``contains``: the references inside the value, in the order in
+    which the blob numbers them.
     """
 
     kind: int
@@ -130,3 +131,5 @@ class NodeInfo(Record):
     alive: bool = True
     reason: str = ""
     draining: bool = False  #: takes no more tasks; not alive as well: was drained and has left
+    #: What is left of bundles in use, by their group's id and number (two bytes).
+    bundles: dict[bytes, Resources] = {}

@@ -446,12 +446,25 @@ def _blame(value: Any, name: str, error: Exception) -> SerializationError:
     )
 
 
+def _why_missing(name: str) -> str:
+    return (
+        f"Install {name} where the task runs, or ship it: runtime_env={{'pip': [...]}} for what is "
+        "installed, {'py_modules': [...]} or {'working_dir': ...} for files of your own."
+    )
+
+
+#: What to say of a module that is missing here; a worker knows more (``runtime.importing``).
+why_missing: Callable[[str], str] = _why_missing
+
+
 def _cannot_rebuild(what: str, error: Exception) -> SerializationError:
     if isinstance(error, SerializationError):
         return error
     why = f"{type(error).__name__}: {error}"[:1000]
     remedy = "The error above says what this process lacks."
-    if isinstance(error, ImportError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        remedy = why_missing(error.name)
+    elif isinstance(error, ImportError):
         remedy = "Install that module where the task runs, or ship it with the program."
     return SerializationError(f"{what} could not be rebuilt in this process: {why}", remedy=remedy)
 

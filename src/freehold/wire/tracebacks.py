@@ -14,7 +14,8 @@ import traceback
 from pathlib import Path
 
 from freehold import errors
-from freehold.errors import TaskError, describe
+from freehold.errors import TaskError
+from freehold.wording import describe
 
 TEXT_MAX = 64 * 1024  # characters of any one text: message, note, traceback
 LINKS_MAX = 64  # exceptions of one chain

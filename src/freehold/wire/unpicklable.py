@@ -12,9 +12,10 @@ bound is met it names the nearest part it reached. No state outlives a search: t
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 
@@ -83,6 +84,12 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_function(value)
     elif isinstance(value, MethodType):
         yield ".__self__", value.__self__
+    elif isinstance(value, functools.partial):
+        yield ".func", value.func
+        yield from _prefixed(".args", value.args)
+        yield from _prefixed(".keywords", value.keywords)
+        yield from _prefixed("", vars(value))
+        return
     elif isinstance(value, type):
         for key, item in list(vars(value).items()):
             if key not in ("__dict__", "__weakref__"):  # made anew with every class
@@ -92,17 +99,30 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_instance(value)
 
 
+def _prefixed(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of an attribute, each with the attribute before its step."""
+    return ((name + step, part) for step, part in _parts(value))
+
+
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
         try:
             yield f" (its closure variable {name!r})", cell.cell_contents
         except ValueError:  # a variable not assigned yet
             pass
-    for name in function.__code__.co_names:
+    for name in dict.fromkeys(_names(function.__code__)):
         if name in function.__globals__:
             yield f" (its global {name!r})", function.__globals__[name]
     yield " (its defaults)", function.__defaults__
     yield " (its defaults)", function.__kwdefaults__
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The global names that a function uses, also in functions inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def _parts_of_instance(value: Any) -> Iterator[tuple[str, Any]]:
@@ -123,6 +143,12 @@ def _parts_of_instance(value: Any) -> Iterator[tuple[str, Any]]:
                 yield f".{name}", item
         elif names is not None:
             yield " (its state)", names
+    if len(steps) > 3 and steps[3] is not None and not isinstance(value, list):
+        for index, item in enumerate(steps[3]):  # what a deque or the like is filled with
+            yield f"[{index}]", item
+    if len(steps) > 4 and steps[4] is not None and not isinstance(value, dict):
+        for key, item in steps[4]:
+            yield f"[{_short(key)}]", item
 
 
 def _short(key: Any) -> str:

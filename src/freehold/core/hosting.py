@@ -1,0 +1,118 @@
+"""Hosting: the actor that a worker has become the home of, and which of its calls may run.
+
+A worker hosts one life of one actor, from its constructor to the end of the process. Calls are runs
+like any other (``execution``: references, stored arguments, answers); this file says when one that
+has all it needs may begin.
+
+* **One after the other** (``ordered``): the calls of one caller run in the order in which it sent
+  them, also where the stored arguments of one are late: each caller has a *lane*, and only its head
+  may become ready. The main thread takes them from ``execution.ready``.
+* **Several at a time**: a call begins when it has its arguments and its group has room. ``start``
+  hands it to a thread or to the event loop. A group is a limit: the actor's own, or one by name.
+
+Nothing here is given back to callers, and a call that has begun runs to its end even if its caller
+dies: an exception out of nowhere in the middle of a method would leave the actor's state torn.
+
+The end: when its owner says that nobody can name it (no call is under way then, because callers pin
+it), when a method calls ``exit_actor``, when the constructor raises, and at once when the owner
+dies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from freehold.core.execution import Execution, Run
+from freehold.ids import ProcessId
+from freehold.wire.messages import Address, Call, Creation
+
+
+class Group:
+    """Calls that may run at the same time: ``limit`` of them."""
+
+    __slots__ = ("limit", "queue", "running")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self.queue: deque[Run] = deque()
+
+
+class Hosting:
+    """One life of an actor."""
+
+    def __init__(self, execution: Execution, creation: Creation, owner: Address) -> None:
+        self.execution = execution
+        self.creation = creation
+        self.owner = owner
+        self.ordered = creation.limit == 1 and not creation.coroutines and not creation.groups
+        self.lanes: dict[ProcessId, deque[Run]] = {}
+        self.groups = {name: Group(limit) for name, limit in creation.groups.items()}
+        self.groups[""] = Group(creation.limit)
+        self.closing = False  # the actor ends: no further call begins
+        self.start: Callable[[Run], None]  # the shell's: run it beside what runs already
+
+    def pushed(self, run: Run) -> None:
+        """A call has come. It may not have its arguments yet."""
+        if self.ordered:
+            lane = self.lanes.get(run.submitter.process)
+            if lane is None:
+                lane = self.lanes[run.submitter.process] = deque()
+            lane.append(run)
+
+    def arrived(self, run: Run) -> None:
+        """A call has its arguments."""
+        if self.closing:
+            return
+        if self.ordered:
+            self.advance(run.submitter.process)
+            return
+        group = self.group_of(run)
+        if group.running < group.limit:
+            self.begin(run, group)
+        else:
+            group.queue.append(run)
+
+    def advance(self, caller: ProcessId) -> None:
+        """What stands at the head of a lane and has its arguments is ready."""
+        lane = self.lanes[caller]
+        while lane and not lane[0].missing:
+            self.execution.ready.append(lane.popleft())
+
+    def group_of(self, run: Run) -> Group:
+        """The group that limits a call."""
+        call = run.message.actor
+        return self.groups[call.group if isinstance(call, Call) else ""]
+
+    def begin(self, run: Run, group: Group) -> None:
+        """The call runs from now on."""
+        group.running += 1
+        run.begun = True
+        self.start(run)
+
+    def finished(self, run: Run) -> None:
+        """A call has ended: the next of its group may begin."""
+        if self.ordered:
+            return
+        group = self.group_of(run)
+        group.running -= 1
+        if group.queue and not self.closing:
+            self.begin(group.queue.popleft(), group)
+
+    def left(self, run: Run) -> None:
+        """A call that has not begun will not run: it was cancelled, its caller is gone, or an
+        argument of it is.
+        """
+        caller = run.submitter.process
+        if not self.ordered:
+            group = self.group_of(run)
+            if run in group.queue:
+                group.queue.remove(run)
+        elif run in self.lanes.get(caller, ()):
+            self.lanes[caller].remove(run)
+            self.advance(caller)
+
+    def caller_lost(self, caller: ProcessId) -> None:
+        """Nothing more comes from there."""
+        self.lanes.pop(caller, None)

@@ -1,0 +1,99 @@
+"""Names: which living actor has which name, in which namespace. At the head.
+
+A name belongs to the first who asks for it, until its actor has ended: its owner says so
+(``UnnameActor``), or the owner's process has ended, or its node has. Names are in the journal, so
+they outlive the head; what ended while there was no head is told again by the nodes
+(``JoinCluster``).
+
+A name counts nothing: it does not keep its actor alive. Who has found one asks the actor's owner to
+be counted (``acting``), and if the owner knows the actor no more, the name is stale and is taken
+off by whoever found that out. So a word that was lost with a head leaves nothing behind for long.
+
+A namespace that is not said is the job's: the one given to ``init``, else one of its own, named by
+the job's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from freehold.core.journal import Journal
+from freehold.core.membership import Membership
+from freehold.core.world import World
+from freehold.ids import JobId, NodeId, ObjectId, ProcessId
+from freehold.wire.messages import Address, Message
+from freehold.wire.names import ActorsFound, FindActors, NameActor, NamedActor, UnnameActor
+
+#: Names that one answer lists at most.
+LISTED: Final = 10_000
+
+
+class Names:
+    """The names of one cluster."""
+
+    def __init__(self, world: World, journal: Journal, members: Membership) -> None:
+        self.world = world
+        self.journal = journal
+        self.members = members
+        self.actors: dict[tuple[str, str], NamedActor] = {}
+        self.by_object: dict[ObjectId, NamedActor] = {}
+        self.recover(journal.load())
+
+    def recover(self, records: Iterable[Message]) -> None:
+        """Begin where an earlier head ended."""
+        for record in records:
+            if isinstance(record, NameActor):
+                if record.actor.owner.node in self.members.gone:
+                    self.journal.delete(record.actor.object)
+                else:
+                    self.add(record.actor)
+
+    def add(self, actor: NamedActor) -> None:
+        """The name is taken."""
+        self.actors[actor.namespace, actor.name] = actor
+        self.by_object[actor.object] = actor
+
+    def namespace_of(self, given: str, job: JobId) -> str:
+        """The namespace that is meant."""
+        known = self.members.jobs.get(job)
+        return given or (known.namespace if known is not None else "") or job.hex()
+
+    def on_name(self, message: NameActor, peer: Address) -> None:
+        """An owner wants a name for its actor."""
+        actor = message.actor
+        actor.namespace = self.namespace_of(actor.namespace, message.job)
+        holder = self.actors.get((actor.namespace, actor.name))
+        if holder is None:
+            self.journal.put(actor.object, message)
+            self.add(actor)
+            holder = actor
+        self.world.send(peer, ActorsFound(message.request, [holder]))
+
+    def on_unname(self, message: UnnameActor) -> None:
+        """An actor has ended."""
+        actor = self.by_object.pop(message.object, None)
+        if actor is not None:
+            del self.actors[actor.namespace, actor.name]
+            self.journal.delete(actor.object)
+
+    def on_find(self, message: FindActors, peer: Address) -> None:
+        """Someone asks for one name, or for all."""
+        namespace = self.namespace_of(message.namespace, message.job)
+        if message.name:
+            found = self.actors.get((namespace, message.name))
+            answer = [found] if found is not None else []
+        else:
+            everywhere = message.everywhere
+            answer = [a for a in self.actors.values() if everywhere or a.namespace == namespace]
+        self.world.send(peer, ActorsFound(message.request, answer[:LISTED]))
+
+    def process_gone(self, process: ProcessId) -> None:
+        """A process has ended, and its actors with it."""
+        for actor in [a for a in self.actors.values() if a.owner.process == process]:
+            self.on_unname(UnnameActor(actor.object))
+
+    def node_gone(self, node: NodeId) -> None:
+        """A node is gone with all its processes."""
+        for actor in [a for a in self.actors.values() if a.owner.node == node]:
+            self.on_unname(UnnameActor(actor.object))

@@ -1,0 +1,266 @@
+"""Calls at a caller: order, at most once, retries, and where the actor is."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.stage import Stage, place, worker
+from core.world import World, failed, inline, object_id, process
+from freehold.core.entries import Entry
+from freehold.ids import ObjectId, return_id
+from freehold.wire.messages import (
+    ActorRestarts,
+    CancelTask,
+    DefineFunction,
+    EndActor,
+    Locate,
+    LocateActor,
+    Located,
+    Reference,
+    Release,
+    RequestLease,
+    ReturnLease,
+    TaskDone,
+)
+
+OWNER = process("owner")
+
+
+@pytest.fixture
+def stage(world: World) -> Stage:
+    return Stage(world)
+
+
+def pending_value(stage: Stage) -> tuple[Reference, object]:
+    """A value of ours that is not there yet, and its task."""
+    task = stage.submit()
+    stage.asked()
+    return stage.owner.ownership.reference(return_id(task.id, 0)), task
+
+
+def borrowed(stage: Stage) -> ObjectId:
+    """An actor of another process, of which we hold a handle."""
+    actor = object_id("theirs")
+    entry = stage.owner.ownership.entries[actor] = Entry(actor, OWNER)
+    entry.handles, entry.received = 1, 1
+    return actor
+
+
+def test_all_are_pushed_at_once(stage: Stage) -> None:
+    """Goal: no round trip per call. Method: three calls of a living actor leave without an answer;
+    the answers come in, and nothing is left of them."""
+    actor = stage.living()
+    calls = [stage.call(actor) for _ in range(3)]
+    assert stage.sent(1) == ["c1", "c2", "c3"]
+    for call in calls:
+        stage.answer(call, 1)
+    assert [stage.outcome(call) for call in calls] == [b"value"] * 3
+    assert stage.acting.calls.callees[actor].pending == 0
+
+
+def test_the_order_is_that_of_submission(stage: Stage) -> None:
+    """Goal: a call that waits for an argument holds up those behind it, of an ordered actor only.
+    Method: the same three calls of each kind, the first with an argument that is late."""
+    actor = stage.living()
+    ref, maker = pending_value(stage)
+    stage.call(actor, deps=[ref])
+    stage.call(actor)
+    assert stage.sent(1) == []
+    stage.grant(2)
+    stage.pushed(2)
+    stage.done(maker, 2)  # type: ignore[arg-type]
+    assert stage.sent(1) == ["c2", "c3"]
+    stage.world.take(ReturnLease)
+
+
+def test_those_of_a_concurrent_actor_pass_each_other(stage: Stage) -> None:
+    """Goal: a call goes when its arguments are there. Method: the first waits, the second goes."""
+    actor = stage.living()
+    ref, maker = pending_value(stage)
+    stage.call(actor, ordered=False, deps=[ref])
+    stage.call(actor, ordered=False)
+    assert stage.sent(1) == ["c3"]
+    stage.grant(2)
+    stage.pushed(2)
+    stage.done(maker, 2)  # type: ignore[arg-type]
+    assert stage.sent(1) == ["c2"]
+
+
+def test_a_call_holds_the_actor(stage: Stage) -> None:
+    """Goal: the last handle dropped ends the actor after its queued calls. Method: drop it with two
+    calls on their way; the end is told after the second answer."""
+    actor = stage.living()
+    calls = [stage.call(actor) for _ in range(2)]
+    stage.sent(1)
+    stage.let_go(actor)
+    stage.answer(calls[0], 1)
+    assert stage.world.take(EndActor) == []
+    stage.answer(calls[1], 1)
+    assert stage.world.take(EndActor, worker(1)) == [EndActor()]
+
+
+def test_at_most_once(stage: Stage) -> None:
+    """Goal: a pushed call whose life has ended is not run again; it is unavailable if a restart
+    follows. One that was not pushed waits for it. Method: one of each kind at the death."""
+    actor = stage.living(restarts=1)
+    pushed = stage.call(actor)
+    ref, maker = pending_value(stage)
+    waiting = stage.call(actor, deps=[ref])
+    assert stage.sent(1) == ["c1"]
+    stage.stream_ends(1)
+    assert stage.outcome(pushed) is None  # nobody knows yet
+    stage.reaped(1)
+    assert stage.outcome(pushed) == b"actor_unavailable: c1"
+    stage.world.take(RequestLease)
+    stage.grant(2)
+    stage.pushed(2)
+    stage.done(maker, 2)  # type: ignore[arg-type]
+    stage.grant(3)
+    stage.made(stage.entry_of(actor).task.task, 3, 1)  # type: ignore[union-attr]
+    assert stage.sent(3) == ["c3"]
+    stage.answer(waiting, 3)
+    assert stage.outcome(waiting) == b"value"
+    stage.world.take(ReturnLease)
+
+
+def test_retries_come_first_and_in_order(stage: Stage) -> None:
+    """Goal: calls that may run again do so before what was not pushed, in the old order, each as
+    often as allowed. Method: three pushed calls, one answered; two deaths."""
+    actor = stage.living(restarts=2)
+    calls = [stage.call(actor, retries=1) for _ in range(3)]
+    stage.sent(1)
+    stage.answer(calls[0], 1)
+    stage.stream_ends(1)
+    late = stage.call(actor)
+    stage.reaped(1)
+    stage.world.one(RequestLease)
+    stage.grant(2)
+    stage.made(stage.entry_of(actor).task.task, 2, 1)  # type: ignore[union-attr]
+    assert stage.sent(2) == ["c2", "c3", "c4"]
+    stage.answer(calls[1], 1)  # (what the dead one still says is refused)
+    assert stage.outcome(calls[1]) is None
+    stage.stream_ends(2)
+    stage.reaped(2)
+    stage.world.advance(1.0)
+    assert [stage.outcome(call) for call in (calls[1], calls[2], late)] == [
+        b"actor_unavailable: c2",
+        b"actor_unavailable: c3",
+        b"actor_unavailable: c4",
+    ]
+    stage.world.take(RequestLease)
+
+
+def test_an_argument_that_failed(stage: Stage) -> None:
+    """Goal: the call fails under the argument's error, and those behind it go on. Method: an
+    argument fails between two calls."""
+    actor = stage.living()
+    ref, maker = pending_value(stage)
+    doomed = stage.call(actor, deps=[ref])
+    stage.call(actor)
+    stage.grant(2)
+    stage.pushed(2)
+    stage.done(maker, 2, results=[failed(b"KeyError")])  # type: ignore[arg-type]
+    assert stage.outcome(doomed) == b"KeyError"
+    assert stage.sent(1) == ["c3"]
+
+
+def test_cancel(stage: Stage) -> None:
+    """Goal: a call that waits never goes and does not hold up others; one that was pushed is told.
+    Method: cancel one of each."""
+    actor = stage.living()
+    ref, _ = pending_value(stage)
+    waiting = stage.call(actor, deps=[ref])
+    stage.owner.cancel_task(waiting, force=False, recursive=False)
+    assert stage.outcome(waiting) == b"cancelled: c2"
+    pushed = stage.call(actor)
+    assert stage.sent(1) == ["c3"]
+    stage.owner.cancel_task(pushed, force=False, recursive=False)
+    assert stage.world.one(CancelTask, worker(1)).task == pushed.id
+
+
+def test_an_actor_of_another(stage: Stage) -> None:
+    """Goal: a borrower asks its owner for the place, calls it there, and after its end for the
+    next,
+    naming the one that has ended. Method: two lives, as a borrower sees them."""
+    actor = borrowed(stage)
+    call = stage.call(actor)
+    stage.world.expect((OWNER, Locate(actor)))
+    stage.say(Located(actor, place(1)), OWNER)
+    assert stage.sent(1) == ["c1"]
+    stage.stream_ends(1)
+    stage.world.expect((OWNER, LocateActor(actor, worker(1).process)))
+    stage.say(ActorRestarts(actor), OWNER)
+    assert stage.outcome(call) == b"actor_unavailable: c1"
+    later = stage.call(actor)
+    stage.say(Located(actor, place(2, 1)), OWNER)
+    assert stage.sent(2) == ["c2"]
+    stage.answer(later, 2)
+    stage.drop(call, later)
+    stage.let_go(actor)
+    stage.world.expect((OWNER, Release(actor, 1)))
+    stage.empty()
+
+
+def test_it_lives_but_cannot_be_reached(stage: Stage) -> None:
+    """Goal: calls end with an error that says so, instead of going round. Method: the owner says
+    that the life goes on whose stream has ended here; the next call asks once more."""
+    actor = borrowed(stage)
+    call = stage.call(actor)
+    stage.world.one(Locate)
+    stage.say(Located(actor, place(1)), OWNER)
+    stage.sent(1)
+    stage.stream_ends(1)
+    stage.world.one(LocateActor)
+    stage.say(Located(actor, place(1)), OWNER)
+    assert stage.outcome(call) == b"actor_unavailable: c1"
+    stage.call(actor)
+    stage.world.one(LocateActor)
+
+
+def test_its_owner_dies(stage: Stage) -> None:
+    """Goal: an actor ends with its creator, and callers are told. Method: the owner's stream ends
+    before and after the actor's own."""
+    actor = borrowed(stage)
+    call = stage.call(actor)
+    stage.world.one(Locate)
+    stage.say(Located(actor, place(1)), OWNER)
+    stage.sent(1)
+    stage.owner.peer_lost(OWNER)
+    assert stage.outcome(call) is None  # its result may still come
+    stage.stream_ends(1)
+    assert stage.outcome(call) == b"actor_ended: c1"
+    assert stage.outcome(stage.call(actor)) == b"actor_ended: c2"
+
+
+def test_a_result_that_holds_the_actor(stage: Stage) -> None:
+    """Goal: a method may return a handle of its own actor. Method: the last handle is dropped while
+    such a call runs; the actor lives on in the result."""
+    actor = stage.living()
+    call = stage.call(actor)
+    stage.sent(1)
+    stage.let_go(actor)
+    ref = stage.owner.ownership.reference(actor)
+    stage.owner.ownership.hand_out(ref, worker(1))  # (it came to the actor in an argument)
+    stage.answer(call, 1, inline(b"me", ref))
+    stage.say(Release(actor, 1), worker(1))
+    assert stage.world.take(EndActor) == []
+    stage.drop(call)
+    assert stage.world.take(EndActor, worker(1)) == [EndActor()]
+    stage.world.take(DefineFunction)
+
+
+def test_what_cannot_run_again_says_so_each_time(stage: Stage) -> None:
+    """Goal: nothing that is asked for twice raises. Method: a call whose run has left children at
+    its worker, and whose actor nobody holds any more, is claimed and claimed again."""
+    actor = stage.living()
+    call = stage.call(actor, retries=3)
+    assert stage.sent(1) == ["c1"]
+    stage.say(TaskDone(call.id, 0, [inline()], 10, children=True), worker(1))
+    stage.let_go(actor)
+    stage.world.one(EndActor)
+    stage.stream_ends(1)
+    stage.reaped(1)
+    for _ in range(2):
+        stage.owner.lineage.run_again(call)
+        assert call.id in stage.owner.lineage.tasks
+    assert stage.sent(1) == []
