@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent / ".env"
-PINS = ("ray==2.60.0", "distributed==2026.8.0", "dask==2026.8.0", "numpy", "psutil")
+PINS = (
+    *("ray==2.60.0", "distributed==2026.8.0", "dask==2026.8.0", "numpy", "psutil"),
+    *("msgspec", "cloudpickle", "click", "rich"),  # for our shuffle on Ray
+)
 
 
 def interpreter() -> str:

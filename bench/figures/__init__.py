@@ -19,6 +19,7 @@ NAMES = (
     "scale_single",
     "idle",
     "recovery",
+    "sort",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from freehold.cli import sort as command
 from freehold.errors import TaskError
-from freehold.shuffle import files
+from freehold.shuffle import auto, files
 from freehold.shuffle.files import RecordFileError
 
 
@@ -27,7 +28,8 @@ def test_make_sort_and_check(fake: Any, tmp_path: Path) -> None:
     ran = invoke("run", tmp_path / "in", tmp_path / "out", "--partitions", 2)
     assert ran.exit_code == 0, ran.output
     assert "1,000 records, 100,000 bytes, 1 blocks x 2 partitions" in ran.output
-    for word in ("plan", "sample", "map", "reduce", "total", "here: 2"):
+    assert "strategy simple (2 parts of 50,000 bytes: no need to merge them first)" in ran.output
+    for word in ("plan", "sample", "map", "reduce", "total", "here: 0"):
         assert word in ran.output
     checked = invoke("check", tmp_path / "out", "--against", tmp_path / "in")
     assert checked.exit_code == 0, checked.output
@@ -82,6 +84,43 @@ def test_errors_are_one_line(fake: Any, tmp_path: Path) -> None:
     assert "'1 GX' is not a size" in invoke("run", "a", "b", "--object-store-memory", "1 GX").output
     assert "'-5' is not a whole number" in invoke("gen", "--records", "-5", "a").output
     assert "--address joins" in invoke("run", "a", "b", "--address", "x", "--nodes", 2).output
+    assert "give --nodes 2" in invoke("run", "a", "b", "--kill-node-at", 50).output
+    assert "'shove' is not one of" in invoke("run", "a", "b", "--strategy", "shove").output
+
+
+def test_the_strategies_offered_are_those_there_are() -> None:
+    """Goal: the help, which must not import them, tells no lies. Method: compare."""
+    assert (auto.NAME, *auto.STRATEGIES) == command.STRATEGIES
+
+
+def test_a_node_is_killed_when_enough_is_done() -> None:
+    """Goal: --kill-node-at counts what is mapped and what is reduced alike, and kills once.
+    Method: 75 %: all mapped and half reduced; merges do not count.
+    """
+    nodes = [SimpleNamespace(alive=True, node_id=name) for name in ("first", "last")]
+    killed: list[str] = []
+
+    def kill(node: Any) -> None:
+        node.alive = False
+        killed.append(node.node_id)
+
+    cluster: Any = SimpleNamespace(nodes=nodes, kill_node=kill)
+    tell = command._killing(cluster, 75, lambda stage, done, total: None)
+    for stage, done in [("map", 100), ("merge", 100), ("reduce", 49)]:
+        tell(stage, done, 100)
+    assert killed == []
+    for done in (50, 100):
+        tell("reduce", done, 100)
+    assert killed == ["last"]
+
+
+def test_several_strategies_write_the_same_bytes(fake: Any, tmp_path: Path) -> None:
+    """Goal: --strategy is passed on, and told. Method: sort by rounds; look for its merges."""
+    invoke("gen", "--records", 1000, tmp_path / "in")
+    ran = invoke("run", tmp_path / "in", tmp_path / "out", "--strategy", "push")
+    assert ran.exit_code == 0, ran.output
+    assert "strategy push\n" in ran.output
+    assert "merge: " in ran.output
 
 
 def test_bad_input_met_by_a_task_is_one_line_too(

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import freehold as fh
-from freehold.shuffle import files, gensort, jobs, records, simple, sort
+from freehold.shuffle import auto, files, gensort, jobs, records, simple, sort
 from freehold.shuffle.records import KEY
+from freehold.shuffle.shape import Edges, Job, cluster_room
 
 pytestmark = pytest.mark.processes
 
@@ -43,19 +44,21 @@ def kept() -> int:
     return sum(node["ObjectStoreUsed"] + node["SpilledBytes"] for node in fh.nodes())
 
 
-@pytest.mark.parametrize("skew", [False, True])
+@pytest.mark.parametrize(
+    ("strategy", "skew"), [(name, name == "simple") for name in auto.STRATEGIES] + [("auto", False)]
+)
 def test_more_than_the_store_holds_is_sorted_exactly(
-    local: Path, tmp_path: Path, skew: bool
+    local: Path, tmp_path: Path, strategy: str, skew: bool
 ) -> None:
-    """Goal: right through spilling, for even and skewed keys. Method: generate 100 MB by tasks,
+    """Goal: right through spilling, by every strategy. Method: generate 100 MB by tasks,
     sort with 64 MiB of store, compare every byte with a sort in memory; then check by tasks.
     What was kept on the way, in memory and on disk, is gone within five seconds.
     """
     jobs.generate(tmp_path / "in", 1_000_000, 3, skew=skew)
-    report = sort.sort(tmp_path / "in", tmp_path / "out")
+    report = sort.sort(tmp_path / "in", tmp_path / "out", strategy=strategy)
     assert read_parts(tmp_path / "out") == in_order(tmp_path / "in")
-    assert sum(report.tasks["map"].values()) == report.blocks
-    assert sum(report.tasks["reduce"].values()) == report.partitions
+    assert report.stages["map"].tasks.total() == report.blocks
+    assert report.stages["reduce"].tasks.total() == report.partitions
     assert report.spilled_peak > 0
     verdict = jobs.check(tmp_path / "out")
     assert verdict.summary.in_order
@@ -94,12 +97,13 @@ def test_bad_input_is_told_before_anything_runs(local: Path, tmp_path: Path) -> 
     (piece,) = files.slices([path], 100)
     path.write_bytes(bytes(300))
     bounds = np.zeros(0, dtype=records.BOUNDARY)
+    job = Job([piece], [path], sort.map_slice, sort.merge_runs, sort.reduce_runs, [bounds])
     with pytest.raises(files.RecordFileError, match="was cut short while the job ran"):
-        list(simple.shuffle([piece], sort.map_slice, [path], sort.reduce_runs, shared=[bounds]))
+        list(simple.shuffle(job, cluster_room()))
 
 
-def double_parts(block: np.ndarray[Any, Any], parts: int) -> Iterator[Any]:
-    for part in np.array_split(block, parts):
+def double_parts(block: np.ndarray[Any, Any], edges: Edges) -> Iterator[Any]:
+    for part in np.array_split(block, len(edges) - 1):
         yield 2 * part
     yield os.getpid()
 
@@ -118,6 +122,7 @@ def test_a_task_that_is_killed_runs_again(local: Path, tmp_path: Path) -> None:
     """
     blocks = [np.full(150_000, i, dtype=np.float64) for i in range(4)]
     markers = [tmp_path / f"died-{r}" for r in range(3)]
-    notes = list(simple.shuffle(blocks, double_parts, markers, total_or_die, shared=[3]))
+    job = Job(blocks, markers, double_parts, double_parts, total_or_die)
+    notes = list(simple.shuffle(job, cluster_room()))
     assert notes[4:] == [2 * 50_000 * (0 + 1 + 2 + 3)] * 3
     assert all(marker.exists() for marker in markers)

@@ -123,9 +123,27 @@ def test_equal_keys_spread_over_all_partitions() -> None:
     samples = np.zeros(100, dtype=records.BOUNDARY)
     samples["high"], samples["low"] = high[0], low[0]
     samples["at"] = np.arange(0, 1000, 10)
-    parts = list(records.partition(block, records.boundaries(samples, 10)))
+    parts = [part for part, _ in records.partition(block, records.boundaries(samples, 10))]
     assert [len(part) for part in parts] == [100] * 10
     assert rows_of(np.concatenate(parts)) == rows_of(block)
+
+
+def test_a_part_of_several_partitions_says_where_they_begin() -> None:
+    """Goal: who merges parts cuts them at the places that come with them. Method: the same block
+    in single partitions and in two stretches of them; the stretches, cut, are the single ones.
+    """
+    block = random_block(4, 500, 4, 0)
+    high, low = records.keys(block)
+    samples = np.zeros(500, dtype=records.BOUNDARY)
+    samples["high"], samples["low"], samples["at"] = high, low, np.arange(500)
+    bounds = records.boundaries(samples, 7)
+    singles = [rows_of(part) for part, _ in records.partition(block, bounds)]
+    cut = [
+        rows_of(part[places[i] : places[i + 1]])
+        for part, places in records.partition(block, bounds, edges=(0, 3, 7))
+        for i in range(len(places) - 1)
+    ]
+    assert cut == singles
 
 
 def test_boundaries_of_few_samples_repeat() -> None:
@@ -146,6 +164,7 @@ def test_merge_is_the_stable_sort_of_the_runs(blocks: list[Block], piece: int) -
     runs = [records.take(block, records.sort_order(block)) for block in blocks]
     wanted = sorted((row for run in runs for row in rows_of(run)), key=by_key)
     assert [row for part in records.merge(runs, piece) for row in rows_of(part)] == wanted
+    assert rows_of(records.merged(runs)) == wanted
 
 
 @pytest.mark.parametrize(("prefix", "sorting", "merging"), [(0, 0.5, 0.45), (6, 0.95, 0.9)])
@@ -162,7 +181,7 @@ def test_the_heap_of_sort_and_merge_is_as_stated(
     try:
         order = records.sort_order(block)
         to_sort = tracemalloc.get_traced_memory()[1]
-        whole = list(records.partition(block, bounds))[1]
+        whole = list(records.partition(block, bounds))[1][0]
         runs = [whole[start : start + 9000] for start in range(0, 50_000, 9000)]
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()

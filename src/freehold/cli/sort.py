@@ -13,7 +13,6 @@ This file must not know how any of it is done.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ import click
 if TYPE_CHECKING:
     from freehold.shuffle.jobs import Verdict
     from freehold.shuffle.sort import Report
+    from freehold.testing import Cluster
 
 _UNITS = {
     "": 1,
@@ -49,6 +49,9 @@ def count(text: str) -> int:
         raise click.BadParameter(f"{text!r} is not a whole number: write 10000000 or 10_000_000")
     return int(digits)
 
+
+#: Repeated here because the help must not pay for importing them.
+STRATEGIES = ("auto", "simple", "merge", "push", "push_pipelined", "cloudsort")
 
 _address = click.option("--address", help="Join the cluster at this address instead of a new one.")
 _folder = click.Path(path_type=Path)
@@ -85,6 +88,27 @@ def gen(
 @click.option(
     "--object-store-memory", "store", type=size, metavar="SIZE", help="Per node: 512MiB, 1GiB."
 )
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="auto",
+    show_default=True,
+    help="How the data is shuffled.",
+)
+@click.option(
+    "--kill-node-at",
+    "kill_at",
+    type=click.IntRange(0, 99),
+    metavar="PERCENT",
+    help="Kill one of the --nodes when this much is done, to see the sort recover.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["freehold", "ray"]),
+    default="freehold",
+    show_default=True,
+    help="Whose tasks and objects: ray runs the same library on Ray, at --address or a new one.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the parts of an earlier sort in OUT.")
 @_address
 @click.argument("source", metavar="IN", type=_folder)
@@ -93,6 +117,9 @@ def run(
     partitions: int | None,
     nodes: int,
     store: int | None,
+    strategy: str,
+    kill_at: int | None,
+    engine: str,
     overwrite: bool,
     address: str | None,
     source: Path,
@@ -104,12 +131,24 @@ def run(
     """
     if address and (nodes > 1 or store):
         raise click.UsageError("--address joins a cluster that has its nodes and memory already")
+    if kill_at is not None and (address or nodes < 2):
+        raise click.UsageError("--kill-node-at needs a cluster of its own: give --nodes 2 or more")
+    if engine == "ray" and nodes > 1:
+        raise click.UsageError("--nodes starts nodes of Freehold: give --address of a Ray cluster")
+    start = _ray(store, address) if engine == "ray" else _cluster(nodes, store, address)
     try:
-        with _cluster(nodes, store, address), _progress() as progress:
+        with start as cluster, _progress() as progress:
             from freehold.shuffle.sort import sort as sort_records
 
+            if kill_at is not None and cluster is not None:
+                progress = _killing(cluster, kill_at, progress)
             report = sort_records(
-                source, target, partitions=partitions, overwrite=overwrite, progress=progress
+                source,
+                target,
+                partitions=partitions,
+                strategy=strategy,
+                overwrite=overwrite,
+                progress=progress,
             )
     except BaseException:
         from freehold.shuffle.files import remove_temporaries
@@ -153,8 +192,10 @@ def check(against: Path | None, address: str | None, folder: Path) -> None:
 
 
 @contextmanager
-def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[None]:
-    """A cluster to run on; errors that the user can act on become one line."""
+def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Cluster | None]:
+    """A cluster to run on, given where it has several nodes that were started for this; errors
+    that the user can act on become one line.
+    """
     import freehold as fh
     from freehold.errors import FreeholdError, TaskError
     from freehold.shuffle.files import RecordFileError
@@ -162,13 +203,14 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Non
     try:
         with _nodes(nodes, store) as started:
             try:
-                fh.init(started or address, object_store_memory=None if started else store)
+                at = started.address if started else address
+                fh.init(at, object_store_memory=None if started else store)
             except (
                 ValueError
             ) as error:  # an amount, or an option that a running cluster has settled
                 raise click.UsageError(str(error)) from error
             try:
-                yield
+                yield started
             finally:
                 fh.shutdown()
     except (FreeholdError, RecordFileError) as error:
@@ -179,8 +221,29 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Non
 
 
 @contextmanager
-def _nodes(count: int, store: int | None) -> Iterator[str | None]:
-    """Start several nodes on this machine; gives their address, or None for a single one."""
+def _ray(store: int | None, address: str | None) -> Iterator[None]:
+    """A Ray cluster to run on."""
+    from freehold.shuffle import engine
+    from freehold.shuffle.files import RecordFileError
+
+    try:
+        ray = engine.use("ray")
+    except ImportError:
+        raise click.ClickException("Ray is not installed here: pip install ray") from None
+    options = {} if address else {"object_store_memory": store, "include_dashboard": False}
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+    try:
+        yield None
+    except RecordFileError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        ray.shutdown()
+        engine.use("freehold")
+
+
+@contextmanager
+def _nodes(count: int, store: int | None) -> Iterator[Cluster | None]:
+    """Start several nodes on this machine; None for a single one, which ``init`` starts."""
     if count == 1:
         yield None
         return
@@ -193,7 +256,27 @@ def _nodes(count: int, store: int | None) -> Iterator[str | None]:
     # Together they take what a single node would.
     share = store or store_bytes(None) // count
     with Cluster(nodes=count, num_cpus=cpus, object_store_memory=share) as cluster:
-        yield cluster.address
+        yield cluster
+
+
+def _killing(
+    cluster: Cluster, percent: int, tell: Callable[[str, int, int], None]
+) -> Callable[[str, int, int], None]:
+    """``tell``, which also kills the last of the nodes when that much of the sort is done: bytes
+    mapped and bytes reduced count alike. The first node is the one that we are connected to.
+    """
+    done = {"map": 0, "reduce": 0}
+
+    def tell_and_kill(stage: str, stage_done: int, total: int) -> None:
+        tell(stage, stage_done, total)
+        if stage in done:
+            done[stage] = stage_done
+        victim = cluster.nodes[-1]
+        if victim.alive and sum(done.values()) * 100 >= percent * 2 * total > 0:
+            cluster.kill_node(victim)
+            click.echo(f"killed node {victim.node_id[:8]} in stage {stage}", err=True)
+
+    return tell_and_kill
 
 
 @contextmanager
@@ -245,16 +328,16 @@ def _print_report(report: Report) -> None:
     def rate(seconds: float) -> str:
         return f"{report.bytes / 1e6 / seconds:,.0f}" if seconds and report.bytes else "-"
 
-    table = Table("stage", "seconds", "MB/s", "tasks", "tasks per node", box=None)
-    for column in table.columns[1:4]:
+    table = Table("stage", "seconds", "MB/s", "tasks", "moved MB", "MB per node", box=None)
+    for column in table.columns[1:5]:
         column.justify = "right"
-    for stage, seconds in report.seconds.items():
-        nodes = report.tasks.get(stage, Counter())
-        where = "  ".join(f"{node[:8]}: {count}" for node, count in sorted(nodes.items()))
-        speed = rate(seconds) if nodes else ""
-        table.add_row(stage, f"{seconds:.2f}", speed, str(sum(nodes.values()) or ""), where)
+    for name, stage in report.stages.items():
+        where = "  ".join(f"{node[:8]}: {n / 1e6:,.0f}" for node, n in sorted(stage.bytes.items()))
+        tasks = stage.tasks.total()
+        figures = (rate(stage.seconds), str(tasks), f"{stage.moved / 1e6:,.0f}", where)
+        table.add_row(name, f"{stage.seconds:.2f}", *(figures if tasks else ()))
     total = report.seconds_total
-    table.add_row("total", f"{total:.2f}", rate(total), "", "")
+    table.add_row("total", f"{total:.2f}", rate(total), "", f"{report.moved / 1e6:,.0f}", "")
     peak = report.spilled_peak
     spilled = f", up to {peak / 1e6:,.0f} MB spilled" if peak else ""
     console = Console(highlight=False)
@@ -263,6 +346,8 @@ def _print_report(report: Report) -> None:
         f"{report.blocks} blocks x {report.partitions} partitions{spilled}",
         soft_wrap=True,
     )
+    why = f" ({report.why})" if report.why else ""
+    console.print(f"strategy {report.strategy}{why}", soft_wrap=True)
     console.print(table)
 
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import freehold as fh
-from freehold.shuffle import files, gensort, simple, validate
+from freehold.shuffle import files, gensort, validate
+from freehold.shuffle.engine import futures
 from freehold.shuffle.files import Extent, RecordFileError
 from freehold.shuffle.records import RECORD
-from freehold.shuffle.sort import Progress, cluster_resources
+from freehold.shuffle.shape import bounded, cluster_room
+from freehold.shuffle.sort import Progress
 from freehold.shuffle.validate import Summary
 
 #: 32 MB a task: 33 ms to generate, 90 ms to check, and no more than 1.6 MB of memory.
@@ -74,7 +75,7 @@ def generate(
 def _run_generate(
     paths: Sequence[Path], edges: Sequence[int], text: bool, skew: bool, progress: Progress | None
 ) -> None:
-    task = fh.remote(write_records).options(name="generate")
+    task = futures().remote(write_records).options(name="generate")
 
     def submitted() -> Iterator[Any]:
         for path, begin, end in zip(paths, edges, edges[1:], strict=False):
@@ -83,7 +84,7 @@ def _run_generate(
                 yield task.remote(extent, start, text, skew)
 
     made = 0
-    for written in simple.bounded(submitted(), 2 * cluster_resources().cpus):
+    for written in bounded(submitted(), cluster_room().window):
         made += written
         if progress:
             progress("generate", made, edges[-1] * RECORD)
@@ -103,11 +104,11 @@ def check(folder: Path | str, progress: Progress | None = None) -> Verdict:
     """Read every record of a folder: are the keys in order, within and across files?"""
     paths = files.record_files(Path(folder).absolute())
     extents = [piece.extents[0] for path in paths for piece in files.slices([path], SLICE)]
-    task = fh.remote(summarise_extent).options(name="check")
+    task = futures().remote(summarise_extent).options(name="check")
     numbered = (task.remote(number, extent) for number, extent in enumerate(extents))
     found: dict[int, Summary] = {}
     read, size = 0, RECORD * sum(extent.count for extent in extents)
-    for number, summary in simple.bounded(numbered, 2 * cluster_resources().cpus):
+    for number, summary in bounded(numbered, cluster_room().window):
         found[number] = summary
         read += summary.records * RECORD
         if progress:

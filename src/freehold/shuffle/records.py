@@ -27,6 +27,7 @@ One core of an AMD EPYC, 671,000 random records (64 MiB), in GB of records per s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -190,15 +191,20 @@ def _less(high: Any, low: Any, at: Any, bounds: NDArray[np.void]) -> NDArray[np.
     return less
 
 
-def partition(block: Block, bounds: NDArray[np.void], first: int = 0) -> Iterator[Block]:
-    """Sort a block and yield its ``len(bounds) + 1`` partitions, each sorted, one at a time.
+def partition(
+    block: Block, bounds: NDArray[np.void], first: int = 0, edges: Sequence[int] | None = None
+) -> Iterator[tuple[Block, NDArray[np.int64]]]:
+    """Sort a block and yield its parts, one at a time, each sorted.
 
+    There is a part for each pair of ``edges`` (default: for each of the ``len(bounds) + 1``
+    partitions); it comes with the places where its partitions begin, and its length.
     Each is a new array; the caller that drops it before asking for the next holds one part.
     """
     order = sort_order(block)
     places = cuts(block, order, bounds, first)
-    for start, stop in zip(places[:-1].tolist(), places[1:].tolist(), strict=True):
-        yield take(block, order[start:stop])
+    for begin, end in pairwise(range(len(places)) if edges is None else edges):
+        inner = places[begin : end + 1]
+        yield take(block, order[inner[0] : inner[-1]]), inner - inner[0]
 
 
 def merge(runs: Sequence[Block], piece: int = PIECE) -> Iterator[Block]:
@@ -232,6 +238,16 @@ def merge(runs: Sequence[Block], piece: int = PIECE) -> Iterator[Block]:
         moved = starts + taken - (np.cumsum(counts) - counts)
         yield take(gathered, wanted - moved[whose], out=merged[: wanted.size])
         taken += counts
+
+
+def merged(runs: Sequence[Block]) -> Block:
+    """Merge sorted runs into a new block."""
+    out = np.empty((sum(len(run) for run in runs), RECORD), dtype=np.uint8)
+    place = 0
+    for block in merge(runs):
+        out[place : place + len(block)] = block
+        place += len(block)
+    return out
 
 
 def _merged_order(runs: Sequence[Block]) -> Order:

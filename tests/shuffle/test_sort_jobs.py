@@ -1,77 +1,17 @@
-"""The strategy and the jobs on a cluster made of nothing (see conftest): order, bounds, errors."""
+"""Sort, generation and check on a cluster made of nothing (see conftest): bytes, plans, errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from freehold.shuffle import files, gensort, jobs, simple, sort, validate
+from freehold.shuffle import auto, files, gensort, jobs, plan, shape, sort, validate
 from freehold.shuffle.files import RecordFileError
 from freehold.shuffle.records import KEY
-from freehold.shuffle.sort import Resources
-
-
-def spread(block: range, parts: int) -> Iterator[Any]:
-    """Mapper: numbers to partitions by remainder, then how many there were."""
-    for r in range(parts):
-        yield [x for x in block if x % parts == r]
-    yield len(block)
-
-
-def gather(output: int, *parts: list[int]) -> tuple[int, list[int]]:
-    """Reducer: the numbers in the order they come."""
-    return output, [x for part in parts for x in part]
-
-
-@pytest.mark.parametrize("last_first", [False, True])
-def test_every_part_reaches_its_partition_in_block_order(fake: Any, last_first: bool) -> None:
-    """Goal: parts are reduced in the order of blocks whatever order tasks end in.
-    Method: complete the oldest, then the newest pending task first; compare whole results.
-    """
-    fake.last_first = last_first
-    blocks = [range(7), range(7, 9), range(9, 30)]
-    notes = list(simple.shuffle(blocks, spread, [0, 1, 2], gather, shared=[3], window=2))
-    assert sorted(notes[:3]) == [2, 7, 21]
-    assert sorted(notes[3:]) == [(r, [x for x in range(30) if x % 3 == r]) for r in range(3)]
-
-
-@pytest.mark.parametrize("window", [1, 3])
-def test_tasks_in_flight_are_bounded(fake: Any, window: int) -> None:
-    """Goal: memory asked for is bounded for any size of job. Method: 20 blocks, 10 outputs; the
-    fake counts what is submitted and not yet waited for.
-    """
-    blocks = [range(i, i + 1) for i in range(20)]
-    list(simple.shuffle(blocks, spread, list(range(10)), gather, shared=[10], window=window))
-    assert fake.submitted == ["map"] * 20 + ["reduce"] * 10
-    assert fake.most_in_flight == window
-
-
-def test_no_blocks_still_make_every_output(fake: Any) -> None:
-    """Goal: an empty input has an empty output, not none. Method: no blocks, two outputs."""
-    assert sorted(simple.shuffle([], spread, [0, 1], gather)) == [(0, []), (1, [])]
-
-
-def test_a_task_error_ends_the_shuffle(fake: Any) -> None:
-    """Goal: nothing goes on past a failure. Method: the third of ten maps raises, two in flight:
-    four are submitted, and the one still pending is cancelled.
-    """
-
-    def mapper(block: int) -> Iterator[Any]:
-        if block == 2:
-            raise OSError("disk on fire")
-        yield block
-        yield "note"
-
-    with pytest.raises(OSError, match="disk on fire"):
-        list(simple.shuffle(range(10), mapper, [0], gather, window=2))
-    assert fake.submitted == ["map"] * 4
-    assert fake.cancelled == 1
-    with pytest.raises(ValueError, match="window"):
-        list(simple.bounded([], 0))
+from freehold.shuffle.shape import Room
 
 
 def make_input(folder: Path, counts: list[int], **variant: bool) -> bytes:
@@ -93,39 +33,62 @@ def read_parts(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in files.record_files(folder))
 
 
+@pytest.mark.parametrize("strategy", auto.STRATEGIES)
 @pytest.mark.parametrize("skew", [False, True])
 @pytest.mark.parametrize(
     ("counts", "partitions"), [([1], 1), ([0], 3), ([1], 4), ([500, 0, 1, 700], 5), ([900], 1)]
 )
 def test_sort_is_exact(
-    fake: Any, tmp_path: Path, counts: list[int], partitions: int, skew: bool
+    fake: Any, tmp_path: Path, counts: list[int], partitions: int, skew: bool, strategy: str
 ) -> None:
     """Goal: the output is the stable sort of the input, for empty files, one record, and more
     partitions than records. Method: compare bytes with Python's ``sorted``.
     """
     data = make_input(tmp_path / "in", counts, skew=skew)
-    report = sort.sort(tmp_path / "in", tmp_path / "out", partitions=partitions)
+    report = sort.sort(tmp_path / "in", tmp_path / "out", partitions=partitions, strategy=strategy)
     assert read_parts(tmp_path / "out") == plain_sort(data)
     assert len(list((tmp_path / "out").iterdir())) == partitions
     assert (report.records, report.bytes) == (len(data) // 100, len(data))
-    assert report.tasks["reduce"] == {"here": partitions}
+    assert report.stages["reduce"].tasks == {"here": partitions}
+    assert report.stages["reduce"].bytes.total() == len(data)
 
 
-def test_equal_keys_make_even_partitions(
-    fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def keyed(high: Any) -> Any:
+    """Records whose keys begin with the given numbers; the rest tells them apart."""
+    block = gensort.records(0, len(high))
+    block[:, :KEY] = 0
+    block[:, :8] = np.asarray(high, dtype=">u8").view(np.uint8).reshape(-1, 8)
+    return block
+
+
+KEYS = {
+    "equal": np.full(6000, 77),
+    "zipf": np.random.default_rng(1).zipf(1.3, 6000),
+    "sorted": np.arange(6000),
+    "reversed": np.arange(6000)[::-1],
+    "two": np.arange(6000) % 2 << 63,
+}
+
+
+@pytest.mark.parametrize("strategy", auto.STRATEGIES)
+@pytest.mark.parametrize("kind", KEYS)
+def test_any_keys_make_even_partitions(
+    fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, strategy: str
 ) -> None:
-    """Goal: partitions are bounded when all keys are equal, and the sort is stable.
-    Method: 4,000 records of one key in several slices; no part may exceed 1.5 shares.
+    """Goal: the stable sort, in partitions of at most 1.5 shares, whatever the keys. Method: 6,000
+    records in 12 slices and 8 partitions; tasks end newest first.
     """
+    fake.last_first = True
     (tmp_path / "in").mkdir()
-    block = gensort.records(0, 4000)
-    block[:, :KEY] = 7
+    block = keyed(KEYS[kind])
     block.tofile(tmp_path / "in" / "all")
-    monkeypatch.setattr(sort, "block_bytes", lambda *_: 50_000)
-    sort.sort(tmp_path / "in", tmp_path / "out", partitions=8)
+    for name in ("block_bytes", "merged_block_bytes"):
+        monkeypatch.setattr(plan, name, lambda *_: 50_000)
+    report = sort.sort(tmp_path / "in", tmp_path / "out", partitions=8, strategy=strategy)
+    assert report.blocks == 12
     sizes = [path.stat().st_size for path in files.record_files(tmp_path / "out")]
     assert max(sizes) <= 1.5 * block.nbytes / 8
-    assert read_parts(tmp_path / "out") == block.tobytes()
+    assert read_parts(tmp_path / "out") == plain_sort(block.tobytes())
 
 
 def test_skewed_keys_make_even_partitions(fake: Any, tmp_path: Path) -> None:
@@ -180,27 +143,27 @@ def test_output_is_never_mixed_with_input_or_older_output(fake: Any, tmp_path: P
 
 @pytest.mark.parametrize("total", [1000, 10**8, 10**9, 6 * 10**9, 10**11])
 @pytest.mark.parametrize(
-    "resources",
+    "room",
     [
-        Resources(2, 1, 1 << 30),
-        Resources(3, 3, 1 << 30),
-        Resources(8, 1, 1 << 30),
-        Resources(64, 4, 64 << 30),
+        Room(2, 1, 1 << 30),
+        Room(3, 3, 1 << 30),
+        Room(8, 1, 1 << 30),
+        Room(64, 4, 64 << 30),
     ],
 )
-def test_parts_fit_the_store_and_stay_out_of_messages(total: int, resources: Resources) -> None:
-    """Goal: the bounds that sort.py states. Method: partitions of running and prefetched reduces
+def test_parts_fit_the_store_and_stay_out_of_messages(total: int, room: Room) -> None:
+    """Goal: the bounds that plan.py states. Method: partitions of running and prefetched reduces
     (two per CPU) in a quarter of the store; a block in half a CPU's share; and parts too large
     for messages, unless there is little data in all or the store forbids larger blocks.
     """
-    partition = sort.partition_bytes(total, resources)
-    block = sort.block_bytes(total, partition, resources)
-    cpus_per_node = resources.cpus // resources.nodes
-    share = resources.store_bytes // cpus_per_node
-    assert 2 * cpus_per_node * partition <= resources.store_bytes / 4
-    assert block <= max(share // 2, sort.SIZE_LEAST)
+    partition = plan.partition_bytes(total, room)
+    block = plan.block_bytes(total, partition, room)
+    cpus_per_node = room.cpus // room.nodes
+    share = room.store_bytes // cpus_per_node
+    assert 2 * cpus_per_node * partition <= room.store_bytes / 4
+    assert block <= max(share // 2, plan.SIZE_LEAST)
     part = block * partition // total
-    assert part >= 0.99 * sort.PART_TARGET or total < 10**8 or block == share // 2
+    assert part >= 0.99 * shape.PART_TARGET or total < 10**8 or block == share // 2
 
 
 @pytest.mark.parametrize(("text", "skew"), [(False, False), (True, False), (False, True)])
