@@ -75,6 +75,8 @@ REPLY_EVERY: Final = 0.001
 
 #: Seconds to wait for the node's word on a lease whose task is here: it was sent first.
 LEASE_PATIENCE: Final = 1.0
+#: Where this file lies.
+RUNTIME: Final = f"{Path(__file__).parent}{os.sep}"
 #: Files that are not the user's own.
 LIBRARY: Final = re.compile(
     rf"<frozen|{re.escape(str(Path(os.__file__).parent))}/|.*/site-packages/"
@@ -429,7 +431,8 @@ class Worker(Process):
         frames = []
         frame = sys._current_frames().get(self.main_thread)
         while frame is not None:
-            if not frame.f_globals.get("__name__", "").startswith(BOOKKEEPERS):
+            ours = frame.f_globals.get("__name__", "").startswith(BOOKKEEPERS)
+            if not ours and not frame.f_code.co_filename.startswith(RUNTIME):  # (as __main__)
                 frames.append(frame)
             frame = frame.f_back
         own = [frame for frame in frames if not LIBRARY.match(frame.f_code.co_filename)]

@@ -18,7 +18,7 @@ from typing import Any, Final
 from freehold.sim.cluster import run_case
 from freehold.sim.generate import make_case
 
-MOST_SEEDS: Final = 400
+MOST_SEEDS: Final = 600
 
 Method = Callable[..., Any]
 

@@ -106,13 +106,13 @@ MUTANTS: Final = (
     ),
     Mutant("children are never gone", Lineage, "on_children_gone", ANYWHERE, 1, bugs.ignored),
     Mutant("the reborn are uncounted", Rebirth, "give", CRASHES, 30, bugs.reborn_uncounted),
-    Mutant("given away before it is known", Moving, "on_taken", DRAINS, 165, bugs.hasty_drop),
+    Mutant("given away before it is known", Moving, "on_taken", DRAINS, 84, bugs.hasty_drop),
     Mutant("taken over as a mere copy", Objects, "on_take", DRAINS, 249, bugs.taken_as_copy),
     Mutant(
         "the new place is forgotten", Owner, "on_object_moved", DRAINS, 41, bugs.place_forgotten
     ),
     Mutant("the old copy stays", Owner, "on_object_moved", DRAINS, 41, bugs.both_copies_stay),
-    Mutant("refusals are not told", Objects, "not_taken", DRAINS, 84, bugs.ignored),
+    Mutant("refusals are not told", Objects, "not_taken", DRAINS, 522, bugs.ignored),
     Mutant("a drained node grants", Scheduling, "can_grant", DRAINS, 25, bugs.grants_when_drained),
     Mutant("leaves before it is empty", Draining, "empty", DRAINS, 2, bugs.leaves_too_early),
     Mutant("holders are forgotten", Ownership, "collect", ANYWHERE, 0, bugs.holders_forgotten),

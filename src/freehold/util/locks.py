@@ -223,15 +223,23 @@ def _arrived(kind: type[Semaphore], name: str, actor: Any) -> Semaphore:
     return made
 
 
+#: The actors behind the names that this process has said, by name. A name alone keeps no actor: one
+#: made by ``Event("go").set()`` would be gone, with what was set, before the next process says it.
+_said: dict[str, Any] = {}
+
+
 def named_actor(kind: type, word: str, name: str, *args: Any) -> Any:
-    """The actor that this name stands for; made if there is none."""
+    """The actor that this name stands for; made if there is none, and kept for this process's
+    life.
+    """
     if not isinstance(name, str):
         raise TypeError(f"the {word}'s name must be a string, not {name!r}")
     if not name:
         raise ValueError(f"the {word}'s name must not be empty")
     options = {"name": f"{word}:{name}", "get_if_exists": True, "max_concurrency": MOST_CALLS}
     remote: Any = fh.remote(kind)
-    return remote.options(**options).remote(*args)
+    actor = _said[f"{word}:{name}"] = remote.options(**options).remote(*args)
+    return actor
 
 
 def checked_wait(blocking: bool, timeout: float | None) -> bool:
