@@ -157,7 +157,7 @@ AT = "and is at line L, in until_there()"
 
 def test_a_running_task_says_where_it_is(held: fh.ObjectRef[str]) -> None:
     """Goal: who waits for a task that sleeps sees the line that sleeps."""
-    assert soon(held, "is at") == f"until_there() [ID] {RUNS} {AT}"
+    assert soon(held, ", in until_there") == f"until_there() [ID] {RUNS} {AT}"
 
 
 def test_the_line_is_the_users_own() -> None:

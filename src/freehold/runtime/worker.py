@@ -426,7 +426,7 @@ class Worker(Process):
 
     def whereabouts(self) -> str:
         """The line of the user's own code that the running task is at, not of a library that it
-        has called, unless there is no other.
+        has called, unless there is no other. (While the task is being loaded there may be none.)
         """
         frames = []
         frame = sys._current_frames().get(self.main_thread)
@@ -436,7 +436,7 @@ class Worker(Process):
                 frames.append(frame)
             frame = frame.f_back
         own = [frame for frame in frames if not LIBRARY.match(frame.f_code.co_filename)]
-        for frame in (own or frames)[:1]:
+        for frame in (own or (frames if self.interrupts.interruptible else []))[:1]:
             code = frame.f_code
             return f"line {frame.f_lineno} of {code.co_filename}, in {code.co_name}()"
         return ""
