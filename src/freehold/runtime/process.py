@@ -377,6 +377,9 @@ class Process:
             if len(values) < len(entries):
                 return None
             objects = [entry.object for entry in entries]
+            for object_id, value in zip(objects, values):
+                if value.kind == STORED and object_id not in getting.found:
+                    return None  # made again elsewhere meanwhile, perhaps under another id
             found, getting.found = getting.found, {}
             inner = [self.references(value.contains) if value.contains else () for value in values]
         views: dict[ObjectId, memoryview] = {}

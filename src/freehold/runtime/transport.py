@@ -49,6 +49,8 @@ log = logging.getLogger("freehold")
 
 GREETING_SECONDS: Final = 5.0
 READ: Final = 1 << 18
+#: Seconds of one poll at most: the kernel takes no deadline that lies centuries ahead.
+LONGEST_POLL: Final = 3600.0
 #: Seconds between two attempts to open a connection where the way is cut.
 REDIAL: Final = 0.25
 #: Nodes that are heard no more; as many as the head remembers.
@@ -539,7 +541,7 @@ class Transport:
         if patience:
             self.sleeping = threading.get_ident()
             try:
-                events = self.epoll.poll(patience)
+                events = self.epoll.poll(min(patience, LONGEST_POLL))
             finally:
                 self.sleeping = 0
         else:

@@ -407,8 +407,13 @@ class Thread:
         entries = [process.role.ownership.entries[handle.ref.object] for handle in handles]
         found, getting.found = getting.found, {}
         values = [entry.value for entry in entries]
-        if any(value is None or value.kind == FAILED for value in values):
-            # Lost again, perhaps for good, before we came to take it.
+        if any(
+            value is None
+            or value.kind == FAILED
+            or (value.kind == STORED and entry.object not in found)
+            for entry, value in zip(entries, values, strict=True)
+        ):
+            # Lost again, perhaps for good or made again elsewhere, before we came to take it.
             self.world.mark("get begins again")
             process.released.extend(found)
             self.do_get(here, handles, None, hold)
