@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.hand import Hand
 from core.world import World, process
 
 
@@ -18,6 +19,12 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     yield made
     if not getattr(request.node, "call_failed", False):
         made.nothing_left()
+
+
+@pytest.fixture
+def hand(world: World) -> Hand:
+    """A worker of that world, for tests of rebirth."""
+    return Hand(world)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -21,14 +21,10 @@ from processes.programs import Program, until
 SECONDS = 30
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder and a cache for this test alone."""
-    folder = tmp_path / "home"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("FREEHOLD_HOME", str(folder))
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of environments for this test alone."""
     monkeypatch.setenv("FREEHOLD_CACHE", str(tmp_path / "cache"))
-    return folder
 
 
 @pytest.fixture

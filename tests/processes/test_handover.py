@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,22 @@ def test_a_worker_runs_as_many_tasks_as_it_may() -> None:
     assert max(calls.values()) == 3
     full = [pid for pid, count in calls.items() if count == 3]
     assert gone(full)
+
+
+def test_max_calls_of_a_function_that_has_run() -> None:
+    """Goal: ``options(max_calls=)`` holds for a function that has run without, and back. Method:
+    one function that tells its process, three tasks each way, one by one."""
+
+    @fh.remote
+    def where() -> int:
+        return os.getpid()
+
+    def ran(function: Any) -> int:
+        return len({fh.get(function.remote()) for _ in range(3)})
+
+    assert ran(where) == 1
+    assert ran(where.options(max_calls=1)) == 3
+    assert ran(where) == 1
 
 
 def test_no_limit_without_max_calls() -> None:

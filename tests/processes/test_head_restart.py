@@ -20,19 +20,10 @@ from click.testing import CliRunner
 
 import freehold as fh
 from freehold.cli.main import main
-from freehold.runtime import keeper
+from freehold.runtime import keeper, places
 from freehold.runtime.journal import DAMAGED, FILE
 from freehold.testing import Cluster
 from processes.programs import Program, left_after, named, until
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder for this test alone."""
-    folder = tmp_path / "home"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("FREEHOLD_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -41,6 +32,8 @@ def cluster(home: Path) -> Iterator[Cluster]:
     with Cluster(2, num_cpus=1) as two:
         fh.init(address=two.address)
         yield two
+        for pid in named(home, "freehold-head"):  # a test that failed may have left it stopped
+            os.kill(pid, signal.SIGCONT)
     assert left_after(home) == []
 
 
@@ -64,9 +57,12 @@ def the_head(home: Path) -> int:
 
 def kill_all(home: Path) -> None:
     """What a power failure does to a machine. Nodes first: one would start its head again."""
-    for pid in named(home, "freehold-node") + named(home, "freehold-head"):
+    killed = named(home, "freehold-node") + named(home, "freehold-head")
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(named(home, f"freehold-{name}") for name in ("node", "head", "zygote")))
+    # (A process on its way out has lost its environment, by which it is found, before its end.)
+    until(lambda: not any(places.alive(pid) for pid in killed))
+    until(lambda: not named(home, "freehold-zygote"))
 
 
 def alive() -> set[str]:
@@ -104,9 +100,8 @@ def test_work_goes_on_without_a_head(cluster: Cluster, home: Path) -> None:
     carried from one to the other; then it is killed while tasks run, and they end as usual."""
     head = the_head(home)
     os.kill(head, signal.SIGSTOP)
-    assert set(fh.get([where.remote(0.1) for _ in range(10)], timeout=20)) == {
-        node.node_id for node in cluster.nodes
-    }
+    ran: set[str] = set()
+    until(lambda: ran.update(fh.get([where.remote(0.1) for _ in range(4)])) or len(ran) == 2)
     values = fh.get([large.remote(number) for number in range(4)], timeout=20)
     assert [value[-1] for value in values] == [0, 1, 2, 3]
     running = [where.remote(1.0) for _ in range(2)]

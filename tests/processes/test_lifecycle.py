@@ -23,15 +23,6 @@ from processes.programs import Program, left_after, named, processes, until
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder for this test alone."""
-    folder = tmp_path / "home"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("FREEHOLD_HOME", str(folder))
-    return folder
-
-
-@pytest.fixture
 def cluster(home: Path) -> Iterator[Cluster]:
     """Three nodes of one CPU each; this process is connected."""
     with Cluster(3, num_cpus=1) as three:

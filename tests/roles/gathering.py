@@ -15,7 +15,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from core.journals import Memory
 from core.making import Making
 from core.world import Alarm, death, eight, info, node
 from freehold.core.placement import Placing
@@ -24,6 +23,7 @@ from freehold.ids import GroupId, JobId, LeaseId, NodeId, ProcessId
 from freehold.resources import UNIT, Resources
 from freehold.roles.head import Head
 from freehold.roles.node import Node
+from freehold.sim.head import SimJournal
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import (
     Address,
@@ -44,31 +44,6 @@ from freehold.wire.placement import GroupInfo
 
 HEAD = node("head")
 DEAD_AFTER = 10.0
-
-
-class Journal:
-    """Implements ``core.journal.Journal``; the last changes may never have reached the disk."""
-
-    def __init__(self) -> None:
-        self.changes: list[tuple[bytes, bytes]] = []  # a key and its record, empty: deleted
-
-    def put(self, key: bytes, record: Message) -> None:
-        self.changes.append((key, Wire.encode([record])))
-
-    def delete(self, key: bytes) -> None:
-        self.changes.append((key, b""))
-
-    def load(self) -> list[Message]:
-        kept = Memory()
-        for key, record in self.changes:
-            kept.kept.pop(key, None)
-            if record:
-                kept.kept[key] = record
-        return kept.load()
-
-    def tear(self, count: int) -> None:
-        """So many of the last changes are lost."""
-        del self.changes[len(self.changes) - min(count, len(self.changes)) :]
 
 
 class World:
@@ -221,7 +196,7 @@ class Gathering:
         self.clock = 1000.0
         self.ids = count(1)
         self.names = count(1)
-        self.journal = Journal()
+        self.journal = SimJournal()
         self.streams: dict[tuple[bytes, bytes], deque[tuple[Address, Address, bytes]]] = {}
         self.machines: dict[NodeId, Machine] = {}
         self.head_world = World(self, HEAD)

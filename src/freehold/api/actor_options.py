@@ -8,11 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from freehold import resources
 from freehold.api import named
 from freehold.api import options as shared
-from freehold.resources import Resources
-from freehold.wire import serial
 from freehold.wire.messages import Creation
 
 #: Calls of an actor with coroutine methods that run at once unless ``max_concurrency`` says other.
@@ -20,38 +17,17 @@ COROUTINES: Final = 1000
 MOST_CALLS: Final = 1 << 20
 
 
-class ActorOptions(msgspec.Struct, frozen=True):
+class ActorOptions(shared.Asked, frozen=True):
     """What an actor asks for. See ``freehold.remote`` for the meaning of each."""
 
     num_cpus: float = 0
-    num_gpus: float = 0
-    memory: float = 0
-    resources: Mapping[str, float] = {}
     max_restarts: int = 0
     max_task_retries: int = 0
     max_pending_calls: int = -1
     max_concurrency: int = 0
     concurrency_groups: Mapping[str, int] = {}
-    name: str = ""
     namespace: str = ""
     get_if_exists: bool = False
-    scheduling_strategy: Any = None
-    label_selector: Any = None
-    fallback_strategy: Any = None
-    priority: int = 0
-    placement_group: Any = None
-    placement_group_bundle_index: int = -1
-    placement_group_capture_child_tasks: bool | None = None
-    runtime_env: Mapping[str, Any] | None = None
-
-    def vector(self) -> Resources:
-        """The resources in fixed point."""
-        return resources.vector(
-            num_cpus=self.num_cpus,
-            num_gpus=self.num_gpus,
-            memory=self.memory,
-            custom=self.resources,
-        )
 
     def creation(self, kind: type) -> Creation:
         """What the worker is told of how calls run."""
@@ -72,9 +48,7 @@ class MethodOptions(msgspec.Struct, frozen=True):
 
     def retried(self) -> bytes:
         """The wire form of ``retry_exceptions``."""
-        if self.retry_exceptions is True:
-            return b"*"
-        return serial.dump_plain(self.retry_exceptions) if self.retry_exceptions else b""
+        return shared.packed_exceptions(self.retry_exceptions)
 
 
 ACTOR: Final = ActorOptions.__struct_fields__

@@ -27,7 +27,7 @@ from freehold.api.actor_options import (
     method_options,
     methods_of,
 )
-from freehold.api.arguments import NOTHING, pack
+from freehold.api.arguments import NOTHING, pack, pickled
 from freehold.api.environments import key_of, travelling
 from freehold.api.generators import ObjectRefGenerator, yields
 from freehold.api.methods import MARK, Actor
@@ -40,7 +40,6 @@ from freehold.core.submission import Function
 from freehold.ids import FunctionId, function_id, return_id
 from freehold.runtime.hosting import ActorExit
 from freehold.runtime.process import CONTEXT, Process
-from freehold.wire import serial
 from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Call, Creation, Reference
 from freehold.wire.names import NamedActor
@@ -447,14 +446,8 @@ class ActorClass(Generic[T]):
 
     def _prepare(self, process: Process) -> None:
         """Pickle the class, once per session."""
-        pickled, captured = serial.pickle_function(self._class, self._name())
-        self._captured = captured
-        self._prepared = Function(
-            function_id(pickled),
-            self._name(),
-            pickled,
-            [ref._ref for ref in captured],
-            fingerprint(self._class.__init__),
+        self._prepared, self._captured = pickled(
+            self._class, self._name(), fingerprint(self._class.__init__)
         )
         self._process = process
 

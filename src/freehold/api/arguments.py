@@ -1,5 +1,5 @@
-"""Arguments of a task on their way: what is inline, what is a reference, what becomes an object
-of its own.
+"""What a call is made of, on its way: the function or class, pickled once a session, and the
+arguments: what is inline, what is a reference, what becomes an object of its own.
 
 References at the top level become numbered slots (they arrive as values), those deeper down are
 found while pickling (they arrive as references). A call with more than 100 KiB of arguments has
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from freehold.api.refs import ObjectRef
+from freehold.core.submission import Function
 from freehold.errors import SerializationError
+from freehold.ids import function_id
 from freehold.runtime.process import INLINE_BYTES, Process
 from freehold.runtime.worker import Slot
 from freehold.wire import serial
@@ -81,3 +83,14 @@ def _mapped(
     change: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(map(change, args)), {name: change(arg) for name, arg in kwargs.items()}
+
+
+def pickled(
+    code: Any, name: str, known_by: bytes, max_calls: int = 0
+) -> tuple[Function, list[ObjectRef[Any]]]:
+    """A function or class as it travels, and the references that it has captured. ``known_by``:
+    its fingerprint.
+    """
+    blob, captured = serial.pickle_function(code, name)
+    refs = [ref._ref for ref in captured]
+    return Function(function_id(blob), name, blob, refs, known_by, max_calls), captured

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from freehold.api.mapping import Mapped, mapped
+from freehold.api.mapping import Mapped
 from freehold.api.remote import RemoteFunction, remote
 
 R = TypeVar("R")
@@ -22,12 +22,8 @@ def map(  # noqa: A001  # the name that everybody looks for
     """Call a function, remote or plain, for every item; return an iterator over the values. See
     ``RemoteFunction.map``.
     """
-    return mapped(
-        _remote(function),
-        iterables,
-        ordered=ordered,
-        return_exceptions=return_exceptions,
-        batch_size=batch_size,
+    return _remote(function).map(
+        *iterables, ordered=ordered, return_exceptions=return_exceptions, batch_size=batch_size
     )
 
 
@@ -41,13 +37,8 @@ def starmap(
     batch_size: int | None = None,
 ) -> Mapped[R]:
     """The same, where each item is a tuple of arguments."""
-    return mapped(
-        _remote(function),
-        (items,),
-        ordered=ordered,
-        return_exceptions=return_exceptions,
-        batch_size=batch_size,
-        star=True,
+    return _remote(function).starmap(
+        items, ordered=ordered, return_exceptions=return_exceptions, batch_size=batch_size
     )
 
 

@@ -14,29 +14,21 @@ from freehold.api.strategies import placement_of
 from freehold.core.limits import LONGEST_PAUSE, Limits
 from freehold.errors import TaskTimeoutError
 from freehold.resources import UNIT, Resources
+from freehold.wire import serial
 
 
-class Options(msgspec.Struct, frozen=True):
-    """What a remote function asks for. See ``freehold.remote`` for the meaning of each."""
+class Asked(msgspec.Struct, frozen=True):
+    """What tasks and actors both ask for: resources, a place, an environment, a name."""
 
-    num_returns: int = 1  # or STREAMING
     num_cpus: float = 1
     num_gpus: float = 0
     memory: float = 0
     resources: Mapping[str, float] = {}
-    max_retries: int = 3
-    max_calls: int = 0
-    retry_exceptions: bool | tuple[type[BaseException], ...] = False
     name: str = ""
-    timeout: float = math.inf
-    retry_delay: float = 0.0
-    retry_backoff: float = 1.0
-    retry_jitter: float = 0.0
     scheduling_strategy: Any = None
     label_selector: Any = None
     fallback_strategy: Any = None
     priority: int = 0
-    backpressure: int = 0
     placement_group: Any = None
     placement_group_bundle_index: int = -1
     placement_group_capture_child_tasks: bool | None = None
@@ -50,6 +42,20 @@ class Options(msgspec.Struct, frozen=True):
             memory=self.memory,
             custom=self.resources,
         )
+
+
+class Options(Asked, frozen=True):
+    """What a remote function asks for. See ``freehold.remote`` for the meaning of each."""
+
+    num_returns: int = 1  # or STREAMING
+    max_retries: int = 3
+    max_calls: int = 0
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    timeout: float = math.inf
+    retry_delay: float = 0.0
+    retry_backoff: float = 1.0
+    retry_jitter: float = 0.0
+    backpressure: int = 0
 
     def limits(self) -> Limits | None:
         """The limits in time, if there are any."""
@@ -205,3 +211,10 @@ def exceptions(value: object) -> bool | tuple[type[BaseException], ...]:
     raise TypeError(
         f"retry_exceptions must be True, False or a list of exception types, not {value!r}"
     )
+
+
+def packed_exceptions(wanted: bool | tuple[type[BaseException], ...]) -> bytes:
+    """The wire form of ``retry_exceptions``."""
+    if wanted is True:
+        return b"*"
+    return serial.dump_plain(wanted) if wanted else b""

@@ -23,19 +23,18 @@ from typing import (
 from freehold.api import session
 from freehold.api.actor_options import ACTOR, ActorOptions, actor_options
 from freehold.api.actors import ActorClass
-from freehold.api.arguments import NOTHING, pack
+from freehold.api.arguments import NOTHING, pack, pickled
 from freehold.api.environments import key_of, travelling
 from freehold.api.generators import ObjectRefGenerator, yields
 from freehold.api.mapping import Mapped, batched, mapped
 from freehold.api.methods import Actor
-from freehold.api.options import STREAMING, Options, checked
+from freehold.api.options import STREAMING, Options, checked, packed_exceptions
 from freehold.api.refs import ObjectRef
 from freehold.api.strategies import inherited, placement_of
 from freehold.core.streams import Stream, StreamTask
 from freehold.core.submission import Function, Task
-from freehold.ids import function_id, return_id
+from freehold.ids import return_id
 from freehold.runtime.process import Process
-from freehold.wire import serial
 from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Reference
 
@@ -89,7 +88,7 @@ class RemoteFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._resources = options.vector()
-        self._retry = _packed_exceptions(options.retry_exceptions)
+        self._retry = packed_exceptions(options.retry_exceptions)
         self._limits = options.limits()
         self._streams = options.num_returns == STREAMING or (
             options.num_returns == 1 and yields(function)
@@ -143,9 +142,10 @@ class RemoteFunction(Generic[P, R]):
         ``remote``.
         """
         other = RemoteFunction(self._function, checked(self._options, options))
-        other._prepared = self._prepared
-        other._process = self._process
-        other._captured = self._captured
+        if other._options.max_calls == self._options.max_calls:  # (the only one that travels so)
+            other._prepared = self._prepared
+            other._process = self._process
+            other._captured = self._captured
         return other
 
     # References may stand for any of the first four positional arguments; a checker sees that
@@ -349,15 +349,8 @@ class RemoteFunction(Generic[P, R]):
 
     def _prepare(self, process: Process) -> None:
         """Pickle the function, once per session."""
-        pickled, captured = serial.pickle_function(self._function, self._name())
-        self._captured = captured
-        self._prepared = Function(
-            function_id(pickled),
-            self._name(),
-            pickled,
-            [ref._ref for ref in captured],
-            fingerprint(self._function),
-            self._options.max_calls,
+        self._prepared, self._captured = pickled(
+            self._function, self._name(), fingerprint(self._function), self._options.max_calls
         )
         self._process = process
 
@@ -403,13 +396,6 @@ class StreamFunction(Protocol[P, T]):
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[T] | AsyncIterator[T]:
         """Run the function here and now."""
-
-
-def _packed_exceptions(wanted: bool | tuple[type[BaseException], ...]) -> bytes:
-    """The wire form of ``retry_exceptions``."""
-    if wanted is True:
-        return b"*"
-    return serial.dump_plain(wanted) if wanted else b""
 
 
 ACTOR_OPTIONS = frozenset(ACTOR)

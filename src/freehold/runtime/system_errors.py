@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from freehold import errors
 from freehold.ids import ObjectId, ProcessId, short
-from freehold.runtime.actor_errors import ActorErrors
-from freehold.wire.failures import dump_error
+from freehold.runtime.actor_errors import ActorErrors, ship
 from freehold.wire.messages import Address, Death
-
-
-def _ship(error: errors.FreeholdError, function: str = "") -> bytes:
-    return dump_error(error, function_name=function, pid=os.getpid(), node_id="")
 
 
 class SystemErrors(ActorErrors):
@@ -20,7 +13,7 @@ class SystemErrors(ActorErrors):
 
     def worker_died(self, task: str, death: Death) -> bytes:
         """The worker that ran it is gone and no retry is left."""
-        return _ship(
+        return ship(
             errors.WorkerDiedError(
                 f"{task}() was running on a worker that died"
                 + (f" at {death.when}" if death.when else ""),
@@ -35,21 +28,21 @@ class SystemErrors(ActorErrors):
 
     def cancelled(self, task: str) -> bytes:
         """The task was cancelled."""
-        return _ship(errors.TaskCancelledError(f"{task}() was cancelled", function_name=task))
+        return ship(errors.TaskCancelledError(f"{task}() was cancelled", function_name=task))
 
     def timed_out(self, task: str, seconds: float, where: str = "") -> bytes:
         """The task has run for longer than it may; ``where`` it was then."""
-        return _ship(errors.TaskTimeoutError(function_name=task, timeout=seconds, where=where))
+        return ship(errors.TaskTimeoutError(function_name=task, timeout=seconds, where=where))
 
     def unschedulable(self, task: str, reason: str) -> bytes:
         """No node can ever run it."""
-        return _ship(errors.UnschedulableError(f"{task}() cannot be placed: {reason}"))
+        return ship(errors.UnschedulableError(f"{task}() cannot be placed: {reason}"))
 
     def group_removed(self, task: str, group: bytes) -> bytes:
         """The placement group in which it was to run is gone; of a task, or of the group itself."""
         if not task:
-            return _ship(errors.PlacementGroupRemovedError(group_id=group.hex()))
-        return _ship(
+            return ship(errors.PlacementGroupRemovedError(group_id=group.hex()))
+        return ship(
             errors.TaskPlacementGroupRemovedError(
                 f"{task}() was in placement group {short(group)}, which was removed",
                 group_id=group.hex(),
@@ -58,16 +51,16 @@ class SystemErrors(ActorErrors):
 
     def environment_failed(self, task: str, reason: str) -> bytes:
         """Its runtime environment cannot be made."""
-        return _ship(errors.RuntimeEnvSetupError(f"{task}() has no environment: {reason}"))
+        return ship(errors.RuntimeEnvSetupError(f"{task}() has no environment: {reason}"))
 
     def lost(self, object_id: ObjectId, reason: str, *, evicted: bool = False) -> bytes:
         """Every copy of a value is gone, and it cannot be made again."""
         kind = errors.LineageEvictedError if evicted else errors.ObjectLostError
-        return _ship(kind(f"object {short(object_id)}: {reason}", object_id=object_id.hex()))
+        return ship(kind(f"object {short(object_id)}: {reason}", object_id=object_id.hex()))
 
     def replay_failed(self, task: str, before: int, now: int) -> bytes:
         """A task that yields was run again and has yielded fewer values than before."""
-        return _ship(
+        return ship(
             errors.StreamReplayError(
                 f"{task}() had yielded {before} values when it had to be run again, and yielded "
                 f"only {now} then"
@@ -77,7 +70,7 @@ class SystemErrors(ActorErrors):
 
     def handover_lost(self, giver: ProcessId) -> bytes:
         """The process that handed a reference over died before its owner had counted it."""
-        return _ship(
+        return ship(
             errors.ObjectLostError(
                 f"process {short(giver)} died while it handed over a reference inside this value"
             )
@@ -85,10 +78,10 @@ class SystemErrors(ActorErrors):
 
     def store_full(self, reason: str) -> bytes:
         """There is no room in this node's store."""
-        return _ship(errors.ObjectStoreFullError(reason))
+        return ship(errors.ObjectStoreFullError(reason))
 
     def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:
         """The process that owned the value is gone, and why it does not come back."""
         process = f"process {short(owner.process)} on node {short(owner.node)}"
         what = f"object {short(object_id)}: {process}, which owned it, is gone, {why}"
-        return _ship(errors.OwnerDiedError(what, object_id=object_id.hex()))
+        return ship(errors.OwnerDiedError(what, object_id=object_id.hex()))
