@@ -45,10 +45,13 @@ def test_a_page_of_programs_runs(page: str, tmp_path: Path) -> None:
 
 def test_names_in_the_table_for_ray_users_exist() -> None:
     """Goal: the page does not promise what is not there. Method: each ``fh.name`` in it is a name
-    of the package, each ``fh.errors.name`` one of its errors."""
-    text = (DOCS / "coming-from-ray.md").read_text()
+    of the package, each ``fh.errors.name`` and each name in the column of errors one of ours."""
+    text = (DOCS / "ray.md").read_text()
     names = set(re.findall(r"\bfh\.(?!errors\b)(\w+)", text))
-    errors = set(re.findall(r"\bfh\.errors\.(\w+)", text))
+    section = text.partition("## Exceptions")[2].partition("\n## ")[0]
+    ours = " ".join(line.split("|")[2] for line in section.splitlines() if line.count("|") == 3)
+    errors = set(re.findall(r"`(\w+Error)`", ours) + re.findall(r"\bfh\.errors\.(\w+)", text))
     assert len(names) > 12
+    assert len(errors) > 15
     assert [name for name in sorted(names) if not hasattr(fh, name)] == []
     assert [name for name in sorted(errors) if not hasattr(fh.errors, name)] == []

@@ -548,18 +548,3 @@ def test_a_preload_that_fails(disconnected: None) -> None:
 
     with pytest.raises(errors.RuntimeEnvSetupError, match="preload of 'no_such_module'"):
         fh.get(here.remote(), timeout=PATIENCE)
-
-
-def test_names_in_the_table_of_ray_exist() -> None:
-    """Goal: docs/ray.md promises nothing that is not there. Method: each ``fh.name`` in it is a
-    name of the package, and each name in the column of errors is one of ours."""
-    text = (Path(__file__).parents[2] / "docs" / "ray.md").read_text()
-    names = set(re.findall(r"\bfh\.(?!errors\b)(\w+)", text))
-    section = text.partition("## Exceptions")[2].partition("\n## ")[0]
-    ours = " ".join(line.split("|")[2] for line in section.splitlines() if line.count("|") == 3)
-    found = set(re.findall(r"`(\w+Error)`", ours))
-
-    assert len(names) > 10
-    assert [name for name in sorted(names) if not hasattr(fh, name)] == []
-    assert len(found) > 15
-    assert [name for name in sorted(found) if not hasattr(errors, name)] == []
