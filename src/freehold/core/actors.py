@@ -225,7 +225,7 @@ class Actors(Placing):
             if actor.worker is not None:  # which ends by itself, if it can
                 self.later(END_SECONDS, actor, self.kill_lease)
             return False
-        return actor.restarts != 0 and self.lineage.keep_creation(task)
+        return actor.restarts != 0 and self.lineage.keep_creation(task, worker)
 
     # ------------------------------------------------------------------ events from nodes
 

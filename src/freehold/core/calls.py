@@ -9,11 +9,11 @@ process ends first, queued again or failed.
   does. All are pushed at once; the actor is their queue. To one that runs several at a time (in
   threads, or coroutines) a call goes when its arguments are there.
 * **At most once.** A call that was pushed to a life that has ended may have run. It runs again only
-  if the user allows it (``max_task_retries``), then before all that was not pushed, in the old
-  order. Else it fails: as unavailable if the actor lives on, as dead if not. Until we know which,
-  it is *unsure*. A call that was not pushed waits for the next life. What an ended life still says
-  is refused: its process is buried when its stream has ended, and its last results came before
-  that.
+  if the user allows it (``max_task_retries``), then before all that was not pushed. The queue is in
+  the order of submission, so that no call waits for the result of one behind it. Else it fails: as
+  unavailable if the actor lives on, as dead if not. Until we know which, it is *unsure*. A call
+  that was not pushed waits for the next life. What an ended life still says is refused: its process
+  is buried when its stream has ended, and its last results came before that.
 * **Where it lives** is the value of the actor's object, asked of its owner as any value is. When we
   see a life end (the end of the stream, never a notice that could overtake results) we ask for the
   next one, naming the one that we saw end.
@@ -27,8 +27,10 @@ Not known here: who makes the actor again and whether (``actors``), what the wor
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from freehold.core.entries import Entry
 from freehold.core.ownership import Ownership
@@ -41,12 +43,14 @@ from freehold.wire.messages import FAILED, Call, Creation, LocateActor
 
 class ActorTask(Task):
     """A task that makes an actor, or calls one. ``subject``: that actor, as ``actors`` or ``calls``
-    knows it. ``queued``: it stands in its callee's queue.
+    knows it. ``queued``: it stands in its callee's queue. ``number``: of this process's calls of
+    that actor.
     """
 
-    __slots__ = ("actor", "placing", "queued", "subject")
+    __slots__ = ("actor", "number", "placing", "queued", "subject")
 
     actor: Creation | Call
+    number: int
     placing: Placing
     subject: object
     queued: bool
@@ -62,16 +66,19 @@ class Everything(set[FunctionId]):
 
 
 KNOWN = Everything()
+_number = attrgetter("number")
 NO_LEASE = LeaseId(b"")
 
 
 class Callee:
-    """An actor that this process calls. ``pending``: calls that are not done. ``place``: where
-    calls are pushed, None while that is not known. ``gone``: whose end we asked about last.
+    """An actor that this process calls. ``count``: calls so far. ``pending``: those that are not
+    done. ``place``: where calls are pushed, None while that is not known. ``gone``: whose end we
+    asked about last. ``queue``: calls by their numbers.
     """
 
     __slots__ = (
         "calls",
+        "count",
         "entry",
         "gone",
         "ordered",
@@ -87,6 +94,7 @@ class Callee:
         self.calls = calls
         self.entry = entry
         self.ordered = ordered
+        self.count = 0
         self.pending = 0
         self.place: Place | None = None
         self.gone: ProcessId | None = None
@@ -136,6 +144,8 @@ class Calls(Placing):
         task.subject = callee
         task.placing = self
         self.count(callee)
+        task.number = callee.count
+        callee.count += 1
         task.queued = callee.ordered
         if callee.ordered:
             callee.queue.append(task)
@@ -165,7 +175,7 @@ class Calls(Placing):
                     return
                 self.count(callee)
             task.queued = True
-            (callee.queue.appendleft if task.attempt else callee.queue.append)(task)
+            insort(callee.queue, task, key=_number)
         self.fill(callee)
 
     def withdraw(self, task: Task) -> bool:
@@ -315,7 +325,7 @@ class Calls(Placing):
                     task.lease = None
                 else:
                     callee.unsure.append(task)
-            callee.queue.extendleft(reversed(again))
+            callee.queue = deque(sorted([*again, *callee.queue], key=_number))
             if callee.unsure or callee.queue:
                 self.seek(callee)
 

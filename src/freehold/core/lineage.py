@@ -69,6 +69,7 @@ class Lineage:
         # copies of earlier results that we heard of while their task runs again
         self.strays: dict[ObjectId, list[Address]] = {}
         self.lost: Callable[[Entry, str, bool], bytes]  # the role's: the shipped form of the error
+        self.unclaimed: Callable[[Task], None]  # the role's (rebirth): what it was to bring back
         self.stream_lost: Callable[[Task, ObjectId], None]  # the role's (streams)
 
     # ------------------------------------------------------------------ keeping
@@ -115,8 +116,9 @@ class Lineage:
             self.trim()
         return True
 
-    def keep_creation(self, task: Task) -> bool:
+    def keep_creation(self, task: Task, worker: Address) -> bool:
         """An actor has been made, which has restarts left."""
+        task.ran_at = worker
         self.tasks[task.id] = task
         self.size += TASK_BYTES + len(task.args)
         self.hold(task)
@@ -174,6 +176,8 @@ class Lineage:
         released = self.release(task)
         if task.origin is not None:
             self.ownership.one_less(task.origin)
+        if task.claims:  # of an actor that was to be made again
+            self.unclaimed(task)
         return released
 
     def result_gone(self, entry: Entry) -> Iterable[Entry]:

@@ -53,6 +53,7 @@ from freehold.wire.messages import (
     Claimed,
     ClaimFrom,
     ClaimObject,
+    Creation,
     Link,
     Reborn,
     Reference,
@@ -207,6 +208,11 @@ class Rebirth:
         at = task.ran_at.process
         if at != gone and at not in self.ownership.lost:
             self.pass_on(task.ran_at, task.id, claim)
+        elif type(task.actor) is Creation:
+            if peer == gone:
+                self.refuse(claim, f"and {task.title}, whose constructor made it, lives without it")
+            else:
+                self.add_claim(task, claim)  # the actor is made again as soon as it is buried
         elif self.submission.may_retry(task):
             self.add_claim(task, claim)
             self.lineage.run_again(task)
@@ -245,10 +251,18 @@ class Rebirth:
         """A task of ours is done, and will not be tried again: what it did not bring back is
         lost.
         """
-        claims, task.claims = task.claims, None
         how = "has failed" if failed else "took another path, which did not make it"
+        self.refuse_all(task, f"and running {task.title}() again {how}")
+
+    def actor_over(self, task: Task) -> None:
+        """An actor that was to be made again will not be."""
+        self.refuse_all(task, f"and {task.title}, whose constructor made it, has ended")
+
+    def refuse_all(self, task: Task, reason: str) -> None:
+        """The task's claims come to nothing."""
+        claims, task.claims = task.claims, None
         for claim in (claims or {}).values():
-            self.refuse(claim, f"and running {task.title}() again {how}")
+            self.refuse(claim, reason)
 
     def refuse(self, claim: Claim, reason: str) -> None:
         """The object cannot be brought back."""

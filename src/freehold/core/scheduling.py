@@ -231,7 +231,9 @@ class Scheduling:
                 self.send_on(wire, to)
             return to is not None
         if wire.hops >= MAX_HOPS and not self.drained:
-            return False
+            waited = self.world.now() - queued.since
+            if waited < ASK_AFTER or self.feasible_here(wire):  # (here it would wait for ever, if
+                return False  # who sent it was drained then, and is not any more)
         best = self.best_peer(wire)
         if best is None:
             return False

@@ -211,6 +211,7 @@ class Owner:
         submission.submitted = self.rebirth.submitted
         submission.stream_over = self.streams.over
         self.lineage.stream_lost = self.streams.lost
+        self.lineage.unclaimed = self.rebirth.actor_over
         self.streams.cancel = partial(self.cancel_task, force=False, recursive=False)
         self.streams.replay_failed = lambda task, before, now: self.errors.replay_failed(
             task.title, before, now
