@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from core.owners import NEAR
 from core.stage import Stage, place, worker
-from core.world import World, failed, inline, object_id, process
+from core.world import World, failed, info, inline, object_id, process, stored
 from freehold.core.entries import Entry
 from freehold.ids import ObjectId, return_id
 from freehold.wire.messages import (
@@ -16,6 +17,7 @@ from freehold.wire.messages import (
     Locate,
     LocateActor,
     Located,
+    NodeChanged,
     Reference,
     Release,
     RequestLease,
@@ -148,6 +150,24 @@ def test_retries_come_first_and_in_order(stage: Stage) -> None:
         b"actor_unavailable: c4",
     ]
     stage.world.take(RequestLease)
+
+
+def test_none_waits_for_one_behind_it(stage: Stage) -> None:
+    """Goal: calls that run again do so in the order of submission, whatever the order in which they
+    were pushed last, for the later ones may need what the earlier ones return.
+
+    Method: the result of the first call is lost while the second runs, so it is pushed after that;
+    then the process dies with both."""
+    actor = stage.living(restarts=1)
+    first = stage.call(actor, retries=2, ordered=False)
+    assert stage.sent(1) == ["c1"]
+    stage.answer(first, 1, stored(100, NEAR))
+    stage.call(actor, retries=2, ordered=False)
+    stage.say(NodeChanged(info(NEAR, {}, alive=False, reason="lost power")))
+    assert stage.sent(1) == ["c2", "c1"]
+    stage.stream_ends(1)
+    queue = stage.acting.calls.callees[actor].queue
+    assert [stage.named[call.id] for call in queue] == ["c1", "c2"]
 
 
 def test_an_argument_that_failed(stage: Stage) -> None:

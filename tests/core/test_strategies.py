@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from core.test_scheduling import OWNER, Bench
 from core.world import World, cpus, info, job, lease, node
 from freehold.core.fitting import fit, shortfall
+from freehold.core.scheduling import ASK_AFTER, MAX_HOPS
 from freehold.core.strategies import allowed, emptiest, satisfies
 from freehold.ids import GroupId, NodeId
 from freehold.resources import fits
@@ -106,6 +107,21 @@ def test_a_request_goes_to_its_node_and_waits_there(world: World) -> None:
     bench.scheduling.gone = {FAR.node: gone}
     bench.scheduling.on_request(wire(4, Placement(node=FAR.node)))
     assert "gone: it said nothing for 10 s" in world.one(LeaseRefused).reason
+
+
+def test_one_that_has_come_too_far_to_a_wrong_place_goes_on(world: World) -> None:
+    """Goal: hops are limited, but nothing waits where it can never be granted. Method: a request
+    for the other node, which was drained when it was asked, comes at MAX_HOPS; it is sent on, not
+    more often than every ASK_AFTER."""
+    world.address = ME
+    bench = Bench(world, cpus(1))
+    bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(1))
+    request = wire(1, Placement(node=NEAR.node, soft=True))
+    request.hops = MAX_HOPS
+    bench.scheduling.on_request(request)
+    assert world.sent == []
+    world.advance(ASK_AFTER)
+    world.expect((OWNER, LeaseRedirected(lease(1), NEAR, MAX_HOPS + 1)))
 
 
 # -- nodes for bundles ----------------------------------------------------------------------------

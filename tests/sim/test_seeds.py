@@ -68,6 +68,10 @@ FOUND = [
     ("handoff", 42656, "what a run made again was freed before the run had it in hand"),
     ("borrow", 62791, "an error that came between a get and its reader was read as a value"),
     ("handoff", 66114, "a dead owner's last word undid the claim for what it had owned"),
+    ("handoff", 800811, "a value made again elsewhere between a get and its reader was no value"),
+    ("tours", 904142, "a request that had gone far enough stayed where it could not be granted"),
+    ("lives", 904226, "a claim on what a constructor had made raised in its owner"),
+    ("tours", 910313, "calls that ran again waited for one another"),
 ]
 
 

@@ -225,15 +225,15 @@ class Scheduling:
         wire = queued.wire
         placement = wire.placement
         if placement is not None and placement.group:
-            may_wait = wire.hops >= MAX_HOPS and self.world.now() - queued.since < ASK_AFTER
+            may_wait = wire.hops >= MAX_HOPS and self.world.now() < queued.since + ASK_AFTER
             to = None if may_wait else self.bundles.elsewhere(wire, self.peers)
             if to is not None:
                 self.send_on(wire, to)
             return to is not None
         if wire.hops >= MAX_HOPS and not self.drained:
-            waited = self.world.now() - queued.since
-            if waited < ASK_AFTER or self.feasible_here(wire):  # (here it would wait for ever, if
-                return False  # who sent it was drained then, and is not any more)
+            young = self.world.now() < queued.since + ASK_AFTER
+            if young or self.feasible_here(wire):  # (else it would wait here for ever, if who sent
+                return False  # it was drained then, and is not any more)
         best = self.best_peer(wire)
         if best is None:
             return False
