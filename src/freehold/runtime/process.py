@@ -77,7 +77,7 @@ LEND_AFTER: Final = 0.002
 class Context:
     """What user code on this thread is part of: a task, or the driver's main program."""
 
-    __slots__ = ("depth", "gpus", "name", "names", "placement", "resources", "run", "task")
+    __slots__ = ("_names", "depth", "gpus", "name", "placement", "resources", "run", "task")
 
     def __init__(
         self, task: TaskId, depth: int = 0, name: str = "", run: Run | None = None
@@ -86,10 +86,22 @@ class Context:
         self.depth = depth
         self.name = name
         self.run = run
-        self.names = Names(os.urandom(8)) if run is None else RunNames(os.urandom(8), task)
+        self._names: Names | None = None
         self.resources: dict[str, int] = {}
         self.placement: Placement | None = None
         self.gpus: Sequence[str] = ()
+
+    @property
+    def names(self) -> Names:
+        """What it calls what it makes. (Made when asked for: the random bytes are a tenth of what
+        a task costs its worker, and most tasks make nothing.)
+        """
+        names = self._names
+        if names is None:
+            run = os.urandom(8)
+            names = Names(run) if self.run is None else RunNames(run, self.task)
+            self._names = names
+        return names
 
 
 #: What runs in this thread or coroutine, in a worker; see ``Process.context``.
