@@ -75,7 +75,7 @@ class Run:
         self.timeout = 0.0  # it is to end because it has run for so many seconds
         self.token: Any = None  # the shell's: what user code asks whether it is cancelled
         self.origin: Origin | None = None
-        self.gate: Gate
+        self.gate: Gate | None = None  # before which the references that came with it are counted
 
     def args(self) -> Sequence[Value]:
         """The values of the top-level references."""
@@ -114,15 +114,24 @@ class Execution:
             return
         run = Run(message, submitter)
         self.runs[message.task] = run
-        run.missing = 1  # held until everything has been asked for
-        run.gate = Gate(lambda: self.arrived(run), lambda giver: None)  # (its submitter is gone)
         if self.hosting is not None:
             self.hosting.pushed(run)
-        self.take_references(run, message.borrowed)
+        if message.deps or message.borrowed:
+            self.gather(run)
+        else:
+            self.gathered(run)
+
+    def gather(self, run: Run) -> None:
+        """Have its references counted, and its arguments brought here."""
+        message = run.message
+        run.missing = 1  # held until everything has been asked for
+        gate = Gate(lambda: self.arrived(run), lambda giver: None)  # (its submitter is gone)
+        run.gate = gate
+        self.take_references(run, gate, message.borrowed)
         for argument in message.deps:
             value = argument.value
             if value.contains:
-                self.take_references(run, value.contains)
+                self.take_references(run, gate, value.contains)
             if value.kind == STORED:
                 run.missing += 1
                 self.fetching.fetch(
@@ -133,23 +142,27 @@ class Execution:
                 self.abandon(run)
                 self.fail(run, argument.value.data)
                 return
-        if run.gate.waiting:
+        if gate.waiting:
             run.missing += 1  # for the gate
         self.arrived(run)
 
-    def take_references(self, run: Run, references: Sequence[Reference]) -> None:
+    def take_references(self, run: Run, gate: Gate, references: Sequence[Reference]) -> None:
         """References that came with the task: pinned until it is answered."""
-        self.ownership.take_in(references, run.submitter, run.gate)
+        self.ownership.take_in(references, run.submitter, gate)
         run.pinned.extend(references)
 
     def arrived(self, run: Run) -> None:
         """One more of the things that the task needs is here."""
         run.missing -= 1
         if not run.missing and self.runs.get(run.message.task) is run:
-            if self.hosting is None:
-                self.ready.append(run)
-            else:
-                self.hosting.arrived(run)
+            self.gathered(run)
+
+    def gathered(self, run: Run) -> None:
+        """It has all that it needs."""
+        if self.hosting is None:
+            self.ready.append(run)
+        else:
+            self.hosting.arrived(run)
 
     # ------------------------------------------------------------------ running
 

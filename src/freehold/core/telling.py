@@ -305,7 +305,7 @@ class Telling:
             return self.of_running(key)
         if run.begun:
             return Finding(RUN, key, ", where it runs beside other calls")
-        if run.gate.waiting:
+        if run.gate is not None and run.gate.waiting:
             return Finding(
                 RUN, key, ", where it waits for the owners of the references in it to confirm them"
             )
