@@ -13,6 +13,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: What each prints, as a pattern.
 PROGRAMS = {
+    "page_views": (
+        r"batch: \d+\.\d\d s, most viewed en Page_0, en Page_1, en Page_2\n"
+        r"first partial answer: \d+\.\d\d s, \d+\.\d % wrong\n"
+        r"last of \d+: \d+\.\d\d s, equal to the batch\n"
+    ),
     "parameter_server": r"160 updates; the worst weight is off by 0\.\d{4}\n",
     "pipeline": (
         r"50 documents; the commonest word half-way was '\w+'\n"

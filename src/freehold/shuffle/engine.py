@@ -56,6 +56,11 @@ def pinned(node: str | None) -> dict[str, Any]:
     return {"scheduling_strategy": _affinity()(node, soft=True)} if node else {}
 
 
+def urgent() -> dict[str, Any]:
+    """Options of a task that should go before those that wait already: Ray has no such thing."""
+    return {"priority": 1} if _chosen is fh else {}
+
+
 def _affinity() -> Any:
     if _chosen is fh:
         return fh.NodeAffinitySchedulingStrategy
