@@ -110,6 +110,13 @@ def gen(
     help="Whose tasks and objects: ray runs the same library on Ray, at --address or a new one.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the parts of an earlier sort in OUT.")
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="FILE.html",
+    help="Also write the report as a page, with every task on a line of time.",
+)
 @_address
 @click.argument("source", metavar="IN", type=_folder)
 @click.argument("target", metavar="OUT", type=_folder)
@@ -121,6 +128,7 @@ def run(
     kill_at: int | None,
     engine: str,
     overwrite: bool,
+    page: Path | None,
     address: str | None,
     source: Path,
     target: Path,
@@ -135,6 +143,8 @@ def run(
         raise click.UsageError("--kill-node-at needs a cluster of its own: give --nodes 2 or more")
     if engine == "ray" and nodes > 1:
         raise click.UsageError("--nodes starts nodes of Freehold: give --address of a Ray cluster")
+    if page and not page.absolute().parent.is_dir():
+        raise click.UsageError(f"--report {page}: there is no folder {page.parent}")
     start = _ray(store, address) if engine == "ray" else _cluster(nodes, store, address)
     try:
         with start as cluster, _progress() as progress:
@@ -156,6 +166,10 @@ def run(
         remove_temporaries(target)  # of a task that was submitted in the moment of a Ctrl-C
         raise
     _print_report(report)
+    if page:
+        from freehold.shuffle.report import page as page_of
+
+        page.write_text(page_of(report), encoding="utf-8")
 
 
 @sort.command()

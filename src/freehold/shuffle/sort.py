@@ -65,8 +65,8 @@ class Run(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A task's note: what it did, where, how long (seconds) and for how many bytes, and how many
-    of them came from another node.
+    """A task's note: what it did, where, how long (seconds) and for how many bytes, how many of
+    them came from another node, and when it ended (seconds since 1970, by that node's clock).
     """
 
     stage: str
@@ -74,6 +74,7 @@ class Done(NamedTuple):
     bytes: int
     seconds: float
     moved: int
+    ended: float
 
 
 @dataclass(slots=True)
@@ -101,7 +102,8 @@ class Stage:
 class Report:
     """What was done: by which strategy and why that one (empty if it was given), in which
     ``stages``, in the order in which they ended. ``spilled_peak`` is the most bytes seen on disk
-    at once, over all nodes, looked at every ``LOOK_EVERY`` seconds and at the end of each stage.
+    at once, over all nodes, looked at every ``LOOK_EVERY`` seconds and at the end of each stage;
+    ``spilled_seen`` are those looks. Times are seconds since 1970.
     """
 
     records: int
@@ -111,7 +113,13 @@ class Report:
     strategy: str
     why: str
     stages: dict[str, Stage] = field(default_factory=dict)
-    spilled_peak: int = 0
+    began: float = 0.0
+    tasks: list[Done] = field(default_factory=list)
+    spilled_seen: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def spilled_peak(self) -> int:
+        return max((size for _, size in self.spilled_seen), default=0)
 
     @property
     def seconds_total(self) -> float:
@@ -143,12 +151,18 @@ def sort(
     source, target = Path(source).absolute(), Path(target).absolute()
     tell = progress or (lambda stage, done, total: None)
     auto.find(strategy)
-    clock = _Clock()
+    clock, began = _Clock(), time.time()
     plan = make_plan(source, cluster_room(), partitions, strategy)
     refuse_same_folder(plan.inputs, target)
     files.clear_for_output(target, overwrite)
     report = Report(
-        plan.records, plan.bytes, len(plan.slices), plan.partitions, plan.strategy, plan.why
+        plan.records,
+        plan.bytes,
+        len(plan.slices),
+        plan.partitions,
+        plan.strategy,
+        plan.why,
+        began=began,
     )
     report.stages["plan"] = Stage(clock.lap())
     bounds = sample_bounds(plan)
@@ -183,10 +197,11 @@ def _run(
     for done in auto.find(plan.strategy)(job, cluster_room()):
         stage = stages[done.stage]
         sofar = stage.add(done)
+        report.tasks.append(done)
         tell(done.stage, sofar, report.bytes)
         ended = sofar >= report.bytes  # more, where what a node took with it was made again
         if ended or time.monotonic() > looked + LOOK_EVERY:
-            report.spilled_peak = max(report.spilled_peak, spilled_now())
+            report.spilled_seen.append((time.time(), spilled_now()))
             looked = time.monotonic()
         if ended:
             stage.seconds += clock.lap()
@@ -218,7 +233,7 @@ def map_slice(piece: Slice, edges: Edges, bounds: NDArray[np.void]) -> Iterator[
     files.read_slice(piece, block)
     for run, places in records.partition(block, bounds, piece.first, edges):
         yield Run(run, places, node)
-    yield Done("map", node, block.nbytes, clock.lap(), 0)
+    yield Done("map", node, block.nbytes, clock.lap(), 0, time.time())
 
 
 def merge_runs(edges: Edges, *runs: Run) -> Iterator[Run | Done]:
@@ -226,7 +241,7 @@ def merge_runs(edges: Edges, *runs: Run) -> Iterator[Run | Done]:
     clock, node = _Clock(), here()
     for begin, end in pairwise(edges):
         yield _merge_stretch(runs, begin - edges[0], end - edges[0], node)
-    yield Done("merge", node, _bytes(runs), clock.lap(), _moved(runs, node))
+    yield Done("merge", node, _bytes(runs), clock.lap(), _moved(runs, node), time.time())
 
 
 def _merge_stretch(runs: tuple[Run, ...], begin: int, end: int, node: str) -> Run:
@@ -240,7 +255,7 @@ def reduce_runs(path: Path, *runs: Run) -> Done:
     """Merge runs of one partition into a file that appears complete or not at all."""
     clock, node = _Clock(), here()
     written = files.write_whole(path, records.merge([run.block for run in runs]))
-    return Done("reduce", node, written, clock.lap(), _moved(runs, node))
+    return Done("reduce", node, written, clock.lap(), _moved(runs, node), time.time())
 
 
 def _bytes(runs: tuple[Run, ...]) -> int:
