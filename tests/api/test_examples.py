@@ -13,6 +13,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: What each prints, as a pattern.
 PROGRAMS = {
+    "one_platform": "".join(
+        rf"(model {version}: (?:7|8|9)\d % of the answers are right\n)\{version}"
+        for version in range(1, 6)
+    ),
     "page_views": (
         r"batch: \d+\.\d\d s, most viewed en Page_0, en Page_1, en Page_2\n"
         r"first partial answer: \d+\.\d\d s, \d+\.\d % wrong\n"
