@@ -112,6 +112,29 @@ def two_nodes(name: str) -> Iterator[tuple[Any, Callable[[], None]]]:
 
 
 @contextmanager
+def many_nodes(name: str, count: int, store: int) -> Iterator[Any]:
+    """A running engine on `count` nodes of this machine besides the program's own, which has no
+    processors. Each has a store of `store` bytes; node i offers one of the resource "node<i>".
+    """
+    engine = load(name)
+    first = {"num_cpus": 0, "object_store_memory": store}
+    if name == "ray":
+        cluster_utils = importlib.import_module("ray.cluster_utils")
+        nodes = cluster_utils.Cluster(initialize_head=True, head_node_args=first)
+    else:
+        nodes = importlib.import_module(f"{name}.testing").Cluster(1, **first)
+    try:
+        for index in range(count):
+            nodes.add_node(num_cpus=1, object_store_memory=store, resources={f"node{index}": 1})
+        options = _RAY_OPTIONS if name == "ray" else {}
+        engine.init(address=nodes.address, **options)
+        yield engine
+    finally:
+        engine.shutdown()
+        nodes.shutdown()
+
+
+@contextmanager
 def dask_client(workers: int = 2) -> Iterator[Any]:
     """A Dask client of `workers` one-thread processes, without dashboard."""
     distributed = importlib.import_module("distributed")

@@ -1,9 +1,11 @@
 """The mover: threads of the node daemon that move bytes. They decide nothing.
 
 Between nodes: a bulk connection (its own handshake, purpose "bulk") carries one request after
-another: 20 bytes of object id; the answer is 9 bytes, a status and a size, then the bytes, sent
-from one arena and received straight into the other. To disk: batches are written by
-``store.spill``. Results are events for the role, called on the daemon's thread.
+another: 20 bytes of object id and one that says how it is asked for (``core.relaying``). The answer
+is 9 bytes, a status and a size, then the bytes, sent from one arena and received straight into the
+other; or the address of a node to ask instead. What is still arriving here is passed on as it
+comes (``Arrival``). To disk: batches are written by ``store.spill``. Results are events for the
+role, called on the daemon's thread.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
+import msgspec
+
 from freehold.core.objects import Objects
-from freehold.core.stored import Stored
+from freehold.core.relaying import DIRECT, FIRST, RELAYED, Relaying, Sending
 from freehold.errors import FreeholdError
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.runtime.descriptors import greet_blocking
@@ -32,8 +36,45 @@ from freehold.wire.messages import Address
 PULLS: Final = 4  #: pulls at once: enough to keep a link busy while one waits for its source
 CHUNK: Final = 1 << 20
 BUFFER: Final = 1 << 20  #: socket buffers; libraries.md section 2: 2-3 GiB/s on loopback with 1 MiB
+REQUEST: Final = struct.Struct("<20sB")
 ANSWER: Final = struct.Struct("<BQ")
+GONE, COMING, ELSEWHERE = 0, 1, 2  #: what an answer begins with
 TIMEOUT: Final = 30.0  #: seconds without a byte until a pull tries elsewhere
+STALL: Final = 5.0  #: the same from a node that gets the bytes itself just now
+HOPS: Final = 16  #: nodes asked in a row until the complete copy has to do it: 2**16 leaves
+
+
+class Arrival:
+    """How much of an object is here: told by the thread that receives it, awaited by those that
+    pass it on.
+    """
+
+    def __init__(self) -> None:
+        self.have = 0
+        self.failed = False
+        self.changed = threading.Condition()
+
+    def more(self, count: int) -> None:
+        """Bytes have come."""
+        with self.changed:
+            self.have += count
+            self.changed.notify_all()
+
+    def fail(self) -> None:
+        """The rest will not come."""
+        with self.changed:
+            self.failed = True
+            self.changed.notify_all()
+
+    def beyond(self, sent: int) -> int:
+        """Wait until more than ``sent`` bytes are here. Raises ConnectionError if they will not
+        come.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.failed or self.have > sent, TIMEOUT)
+            if self.failed or self.have <= sent:
+                raise ConnectionError("the bytes stopped coming")
+            return self.have
 
 
 class ByteMover:
@@ -45,6 +86,8 @@ class ByteMover:
         self.make_spill = spill
         self._spill: SpillStore | None = None
         self.objects: Objects
+        self.relaying: Relaying
+        self.arrivals: dict[ObjectId, Arrival] = {}
         self.pulls = ThreadPoolExecutor(PULLS, thread_name_prefix="freehold-pull")
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="freehold-disk")
         self.reads = ThreadPoolExecutor(1, thread_name_prefix="freehold-read")
@@ -108,26 +151,50 @@ class ByteMover:
                 self.receive(object_id, source, self.arena.write_view(offset, size))
             except (OSError, FreeholdError) as problem:
                 error = f"node {source.node.hex()[:8]} at {source.host}:{source.port}: {problem}"
-            self.transport.call_soon(lambda: self.objects.pulled(object_id, error))
+            self.transport.call_soon(lambda: self.pulled(object_id, error))
 
         self.pulls.submit(work)
 
+    def pulled(self, object_id: ObjectId, error: str) -> None:
+        """On the daemon's thread: from now on the copy is as complete as its state says."""
+        self.arrivals.pop(object_id, None)
+        self.objects.pulled(object_id, error)
+
     def receive(self, object_id: ObjectId, source: Address, target: memoryview) -> None:
-        """Fetch one object's bytes. A used connection may have died while idle: then once more on
-        a new one.
+        """Fetch one object's bytes, from ``source`` or from whom it names. Raises OSError."""
+        asked, manner = source, FIRST
+        for _ in range(HOPS):
+            try:
+                named = self.exchange(asked, object_id, manner, target)
+            except OSError:
+                if manner == FIRST:
+                    raise
+                break
+            if named is None:
+                return
+            asked, manner = named, RELAYED
+        self.exchange(source, object_id, DIRECT, target)
+
+    def exchange(
+        self, source: Address, object_id: ObjectId, manner: int, target: memoryview
+    ) -> Address | None:
+        """Ask one node. Returns whom to ask instead, if it does not send the bytes itself. A used
+        connection may have died while idle: then once more on a new one.
         """
         links = self.links.setdefault(source.node, queue.SimpleQueue())
         link = None
-        with contextlib.suppress(queue.Empty, OSError):
+        named = None
+        with contextlib.suppress(queue.Empty, ConnectionError):
             used = links.get_nowait()
-            self.request(used, object_id, target)
+            named = self.request(used, object_id, manner, target)
             link = used
         if link is None:
             link = self.dial(source)
-            self.request(link, object_id, target)
+            named = self.request(link, object_id, manner, target)
         links.put(link)
         if source.node in self.transport.fenced:  # since we began
             self.hang_up(source.node, links)
+        return named
 
     def dial(self, source: Address) -> socket.socket:
         """A bulk connection to a node."""
@@ -167,63 +234,105 @@ class ByteMover:
             if other == node:
                 with_shutdown(link)
 
-    def request(self, link: socket.socket, object_id: ObjectId, target: memoryview) -> None:
-        """Ask for an object and receive it into ``target``. Raises OSError, and hangs up then."""
+    def request(
+        self, link: socket.socket, object_id: ObjectId, manner: int, target: memoryview
+    ) -> Address | None:
+        """Ask for an object and receive it into ``target``, or whom to ask instead. Raises OSError,
+        and hangs up then.
+        """
+        arrival = self.arrivals[object_id] = Arrival()
         try:
-            link.sendall(object_id)
+            link.settimeout(STALL if manner == RELAYED else TIMEOUT)
+            link.sendall(REQUEST.pack(object_id, manner))
             answer = bytearray(ANSWER.size)
             receive_exactly(link, memoryview(answer))
-            there, size = ANSWER.unpack(answer)
-            if not there:
+            status, size = ANSWER.unpack(answer)
+            if status == GONE:
                 raise FileNotFoundError("does not have it any more")
+            if status == ELSEWHERE:
+                name = bytearray(size)
+                receive_exactly(link, memoryview(name))
+                arrival.fail()
+                return msgspec.msgpack.decode(name, type=Address)
             if size != len(target):
                 raise ConnectionError(f"has {size} bytes of it, {len(target)} were expected")
-            receive_exactly(link, target)
+            for start in range(0, size, CHUNK):
+                part = target[start : start + CHUNK]
+                receive_exactly(link, part)
+                arrival.more(len(part))
         except OSError:
+            arrival.fail()
             self.drop(link)
             raise
+        return None
 
     # ------------------------------------------------------------------ serve
 
     def serve(self, link: socket.socket, hello: Hello) -> None:
         """Serve another node's pulls on a connection, in a thread of its own."""
         self.serving[link] = hello.caller.node
-        threading.Thread(
-            target=self.serve_link, args=(link, hello.caller.process), daemon=True
-        ).start()
+        threading.Thread(target=self.serve_link, args=(link, hello.caller), daemon=True).start()
 
-    def serve_link(self, link: socket.socket, client: ProcessId) -> None:
+    def serve_link(self, link: socket.socket, asker: Address) -> None:
         """Answer requests until the other end hangs up."""
         link.setblocking(True)
         tune(link)
-        request = bytearray(20)
+        request = bytearray(REQUEST.size)
         try:
             while not self.transport.closed:
                 receive_exactly(link, memoryview(request))
-                self.answer(link, ObjectId(bytes(request)), client)
+                key, manner = REQUEST.unpack(request)
+                self.answer(link, ObjectId(key), asker, manner)
         except OSError:
             pass
         finally:
             self.serving.pop(link, None)
             link.close()
 
-    def answer(self, link: socket.socket, object_id: ObjectId, client: ProcessId) -> None:
-        """Send one object, from the arena or from disk, pinned meanwhile."""
-        stored: Stored | None = self.on_daemon(lambda: self.objects.serve(object_id, client))
-        if stored is None:
-            link.sendall(ANSWER.pack(0, 0))
-            return
-        try:
-            link.sendall(ANSWER.pack(1, stored.size))
-            if stored.slot is None:
-                link.sendall(self.arena.write_view(stored.offset, stored.size))
-            else:
+    def answer(self, link: socket.socket, object_id: ObjectId, asker: Address, manner: int) -> None:
+        """Send one object, pinned meanwhile, or say who gets it just now."""
+        sending, arrival = self.on_daemon(lambda: self.asked(object_id, asker, manner))
+        if sending is None:
+            link.sendall(ANSWER.pack(GONE, 0))
+        elif isinstance(sending, Address):
+            name = msgspec.msgpack.encode(sending)
+            link.sendall(ANSWER.pack(ELSEWHERE, len(name)) + name)
+        else:
+            try:
+                self.send(link, sending, arrival)
+            finally:
+                self.transport.call_soon(lambda: self.relaying.over(sending))
+
+    def asked(
+        self, object_id: ObjectId, asker: Address, manner: int
+    ) -> tuple[Sending | Address | None, Arrival | None]:
+        """On the daemon's thread: what the answer is, and how much of the object is here."""
+        sending = self.relaying.ask(object_id, asker, manner)
+        if not isinstance(sending, Sending) or not sending.arriving():
+            return sending, None
+        arrival = self.arrivals.get(object_id)
+        if arrival is None:  # it waits for its turn, or for another round
+            self.relaying.over(sending)
+            return None, None
+        return sending, arrival
+
+    def send(self, link: socket.socket, sending: Sending, arrival: Arrival | None) -> None:
+        """The bytes of one object: from the arena, from disk, or as they arrive here."""
+        stored = sending.stored
+        link.sendall(ANSWER.pack(COMING, stored.size))
+        if sending.from_disk:
+            try:
                 for part in self.spill_store.parts(stored.slot, CHUNK):
                     link.sendall(part)
-        except SpillReadError as problem:
-            raise OSError(str(problem)) from None
-        finally:
-            self.transport.call_soon(lambda: self.objects.unpin(object_id, client))
+            except SpillReadError as problem:
+                raise OSError(str(problem)) from None
+            return
+        view = self.arena.write_view(stored.offset, stored.size)
+        sent = 0
+        while sent < len(view):
+            have = len(view) if arrival is None else arrival.beyond(sent)
+            link.sendall(view[sent:have])
+            sent = have
 
     def on_daemon(self, action: Callable[[], Any]) -> Any:
         """Call ``action`` on the daemon's thread and wait for its result."""

@@ -30,6 +30,7 @@ from typing import Any, Final
 import msgspec
 
 from freehold.core.membership import DEAD_AFTER
+from freehold.core.relaying import Relaying
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.roles.node import Node
 from freehold.runtime import places, zygote
@@ -205,6 +206,7 @@ class NodeDaemon:
         )
         self.maker.environments = self.role.preparing.environments
         self.mover.objects = self.role.objects
+        self.mover.relaying = Relaying(self.role.objects)
         self.transport.on_message = self.on_message
         self.transport.on_lost = self.on_lost
         self.transport.on_stranger = self.on_stranger
