@@ -20,6 +20,7 @@ NAMES = (
     "idle",
     "recovery",
     "sort",
+    "transfer",
     "broadcast",
 )
 

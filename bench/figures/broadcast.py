@@ -24,6 +24,11 @@ SIZE = GIB
 NODES = 8
 CHUNK = MIB
 
+BUFFER = 128 * MIB
+"""What a bare process sends from and receives into, again and again: larger than the caches, and
+16 of them fit into memory.
+"""
+
 
 def length(values: Any) -> int:
     """The task: its argument has to be on its node, whole."""
@@ -70,12 +75,12 @@ def results(one_by_one: float, together: float) -> Samples:
 
 def floor() -> Samples:
     """The same through bare sockets."""
-    one_by_one = streams(1)
-    yield from results(one_by_one, min(streams(count) for count in (2, 4, 8)))
+    one_by_one = bare(1, NODES * SIZE)
+    yield from results(one_by_one, min(bare(count, NODES * SIZE) for count in (2, 4, 8)))
 
 
-def streams(count: int) -> float:
-    """Seconds for `NODES` times `SIZE` bytes through `count` loopback streams at a time."""
+def bare(count: int, size: int) -> float:
+    """Seconds for `size` bytes in all through `count` loopback streams at a time."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         ends = []
         for _ in range(count):
@@ -83,7 +88,7 @@ def streams(count: int) -> float:
             ends.append((sender, server.accept()[0]))
     warm = Barrier(2 * count + 1)
     processes = [
-        Process(target=work, args=(end, NODES // count, warm))
+        Process(target=work, args=(end, size // count // BUFFER, warm))
         for sender, receiver in ends
         for work, end in ((send, sender), (receive, receiver))
     ]
@@ -100,7 +105,7 @@ def streams(count: int) -> float:
 
 def send(link: socket.socket, times: int, warm: Any) -> None:
     """Warm the memory, wait for the others, send."""
-    data = memoryview(bytearray(b"7") * SIZE)
+    data = memoryview(bytearray(b"7") * BUFFER)
     tune(link)
     warm.wait()
     for _ in range(times):
@@ -109,11 +114,11 @@ def send(link: socket.socket, times: int, warm: Any) -> None:
 
 def receive(link: socket.socket, times: int, warm: Any) -> None:
     """Warm the memory, wait for the others, receive."""
-    data = memoryview(bytearray(b"0") * SIZE)
+    data = memoryview(bytearray(b"0") * BUFFER)
     tune(link)
     warm.wait()
     for _ in range(times):
-        for start in range(0, SIZE, CHUNK):
+        for start in range(0, BUFFER, CHUNK):
             link.recv_into(data[start : start + CHUNK], 0, socket.MSG_WAITALL)
 
 

@@ -22,6 +22,7 @@ from freehold.runtime.mover import (
     ELSEWHERE,
     REQUEST,
     ByteMover,
+    be_patient,
     receive_exactly,
     with_shutdown,
 )
@@ -217,3 +218,13 @@ def test_nothing_here_for_who_asks(source: Source, nodes: dict[Address, Daemon])
     source.asked(B, FIRST).sendall(ANSWER.pack(ELSEWHERE, len(name)) + name)
     source.asked(B, DIRECT).sendall(ANSWER.pack(COMING, SIZE) + BYTES)
     assert until(nodes[B].ready) == BYTES
+
+
+def test_a_link_on_which_nothing_comes_is_given_up() -> None:
+    """Goal: who receives from a node that has fallen silent half-way is told so in time."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        be_patient(ours, 0.05)
+        theirs.sendall(b"half")
+        with pytest.raises(TimeoutError, match="nothing"):
+            receive_exactly(ours, memoryview(bytearray(8)))

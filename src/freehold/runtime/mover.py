@@ -207,7 +207,7 @@ class ByteMover:
             hello = Hello(self.transport.address, ProcessId(source.process), BULK)
             greeting = ClientSide(self.transport.token, os.urandom(NONCE), hello)
             greet_blocking(link, greeting, TIMEOUT)
-            link.settimeout(TIMEOUT)
+            link.settimeout(None)  # from now on the kernel watches the time: see be_patient
         except BaseException:
             self.drop(link)
             raise
@@ -242,7 +242,7 @@ class ByteMover:
         """
         arrival = self.arrivals[object_id] = Arrival()
         try:
-            link.settimeout(STALL if manner == RELAYED else TIMEOUT)
+            be_patient(link, STALL if manner == RELAYED else TIMEOUT)
             link.sendall(REQUEST.pack(object_id, manner))
             answer = bytearray(ANSWER.size)
             receive_exactly(link, memoryview(answer))
@@ -368,10 +368,25 @@ def tune(link: socket.socket) -> None:
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def be_patient(link: socket.socket, seconds: float) -> None:
+    """Have the kernel end a receive or send in which nothing moves for so long. (A timeout of
+    Python's would make each receive two calls, and return with whatever a packet brought.)
+    """
+    whole = int(seconds)
+    limit = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
 def receive_exactly(link: socket.socket, target: memoryview) -> None:
-    """Fill ``target``. Raises ConnectionError if the stream ends before."""
+    """Fill ``target``. Raises ConnectionError if the stream ends before, TimeoutError if it stalls
+    (``be_patient``).
+    """
     while target:
-        count = link.recv_into(target)
+        try:
+            count = link.recv_into(target, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise TimeoutError("sent nothing for a while") from None
         if not count:
             raise ConnectionError("hung up in the middle")
         target = target[count:]
