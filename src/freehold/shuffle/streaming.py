@@ -38,7 +38,7 @@ from freehold.shuffle.engine import futures, urgent
 from freehold.shuffle.shape import Room, batches, bounded, cluster_room, spread
 
 #: Rounds, unless the caller says how large they are: the first answer then comes after a twentieth
-#: of the maps. With counts of 40,000 pages as states, 20 rounds took 0.8 to 1.4 times the batch.
+#: of the maps. With counts of 40,000 pages as states, 20 rounds took 0.8 to 1.5 times the batch.
 ROUNDS = 20
 
 Fold = Callable[..., tuple[Any, Any]]
