@@ -69,6 +69,7 @@ class Fake:
     held: Callable[[str, Any], bool] = lambda name, first: False
     options: Any = None
     cancelled: int = 0
+    connected: bool = True
     pending: int = 0
 
     def remote(self, function: Any) -> Any:
@@ -140,6 +141,9 @@ class Fake:
     def cancel(self, ref: Ref) -> None:
         self.cancelled += 1
 
+    def is_initialized(self) -> bool:
+        return self.connected
+
     def nodes(self) -> list[dict[str, Any]]:
         resources = {"CPU": float(self.cpus), "object_store_memory": float(self.store_bytes)}
         return [{"NodeID": "here", "Alive": True, "Resources": resources}]
@@ -158,6 +162,8 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Replace the public names that the shuffle calls."""
     cluster = Fake()
-    for name in "remote put wait get cancel nodes get_runtime_context init shutdown".split():
+    for name in (
+        "remote put wait get cancel is_initialized nodes get_runtime_context init shutdown".split()
+    ):
         monkeypatch.setattr(fh, name, getattr(cluster, name), raising=False)
     return cluster

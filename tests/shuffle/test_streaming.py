@@ -94,6 +94,19 @@ def test_a_failure_ends_the_stream_and_cancels_the_rest(fake: Any) -> None:
     assert fake.cancelled > 0
 
 
+def test_a_stream_that_is_closed_leaves_nothing_running(fake: Any) -> None:
+    """Goal: a caller that has seen enough pays for no more. Method: close it after the first
+    partial, once with a session and once when that is over already.
+    """
+    for over in (False, True):
+        fake.cancelled = 0
+        stream = streaming.aggregate([range(1)] * 10, 2, spread, gather, round_blocks=1, room=ROOM)
+        next(stream)
+        fake.connected = not over
+        stream.close()  # type: ignore[attr-defined]
+        assert (fake.cancelled > 0) is not over
+
+
 def test_bad_numbers_are_refused_at_once(fake: Any) -> None:
     """Goal: an error names what is wrong before anything runs. Method: each number below 1; no
     blocks are no error.

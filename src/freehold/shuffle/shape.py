@@ -199,8 +199,9 @@ def bounded(
     ``refs`` is consumed lazily: when taking the next ref submits a task, as a generator does,
     this bounds the tasks in flight. ``fetch_local=False``: waiting moves no data. When a task
     fails, or the user interrupts, those still pending are cancelled and seen to their end, so
-    that they have put away what they had in hand before the caller's own clean-up. A failure that
-    is ``forgiven`` yields nothing and ends nothing.
+    that they have put away what they had in hand before the caller's own clean-up. If the caller
+    takes no more (``close``) they are cancelled. A failure that is ``forgiven`` yields nothing and
+    ends nothing.
     """
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
@@ -218,6 +219,11 @@ def bounded(
             except forgiven:
                 continue
             yield from values
+    except GeneratorExit:
+        if fh.is_initialized():  # (else there is nothing left to cancel)
+            for ref in pending:
+                fh.cancel(ref)
+        raise
     except (Exception, KeyboardInterrupt):
         for ref in pending:
             fh.cancel(ref)
