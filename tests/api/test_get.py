@@ -319,3 +319,18 @@ def test_writable_arrays_are_private(size: int) -> None:
     assert mine.sum() == size
     assert fh.get(ref).sum() == 0
     assert not fh.get(ref).flags.writeable
+
+
+def test_a_reference_that_is_read_begins_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a get or cancel that meets a shutdown in another thread starts no new cluster. Method:
+    asking for the session is forbidden while references are read."""
+    ref = echo.remote(1)
+
+    def begun() -> None:
+        raise AssertionError("a session was asked for")
+
+    monkeypatch.setattr("freehold.api.session.connected", begun)
+    assert fh.get(ref) == 1
+    assert fh.get([ref, ref]) == [1, 1]
+    assert fh.explain(ref)
+    fh.cancel(ref)

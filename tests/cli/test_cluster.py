@@ -345,3 +345,14 @@ def test_unknown_commands_and_version(home: Path) -> None:
     assert freehold("--version").output == f"freehold {fh.__version__}\n"
     for command in ("start", "stop", "status", "sort"):
         assert freehold(command, "--help").exit_code == 0
+
+
+def test_the_module_is_the_command() -> None:
+    """Goal: ``python -m freehold`` works where the script is not on the path. Method: ask for the
+    version and for nothing."""
+    command = [sys.executable, "-m", "freehold"]
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert fh.__version__ in version.stdout
+    wrong = subprocess.run([*command, "strat"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "python -m freehold" in wrong.stderr

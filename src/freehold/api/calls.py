@@ -41,7 +41,7 @@ def get(refs: Any, *, timeout: float | None = None, writable: bool = False) -> A
     checked_timeout(timeout)
     if isinstance(refs, ObjectRef):
         refs._check()
-        return session.connected().get([refs], timeout, writable=writable)[0]
+        return refs._process.get([refs], timeout, writable=writable)[0]
     if isinstance(refs, ObjectRefGenerator):
         raise TypeError(
             "get() takes no generator: iterate over it and get each reference, or get(list(...)) "
@@ -56,7 +56,7 @@ def get(refs: Any, *, timeout: float | None = None, writable: bool = False) -> A
             ref._check()
     if not refs:
         return []
-    return session.connected().get(refs, timeout, writable=writable)
+    return refs[0]._process.get(refs, timeout, writable=writable)
 
 
 def explain(ref: ObjectRef[Any], *, timeout: float = 1.0) -> str:
@@ -72,7 +72,7 @@ def explain(ref: ObjectRef[Any], *, timeout: float = 1.0) -> str:
         raise TypeError(f"explain() takes an ObjectRef, not {_kind(ref)}")
     checked_timeout(timeout, never=False)
     ref._check()
-    return "\n".join(session.connected().explainer.lines([ref._ref.object], timeout))
+    return "\n".join(ref._process.explainer.lines([ref._ref.object], timeout))
 
 
 def put(value: T) -> ObjectRef[T]:
@@ -194,7 +194,7 @@ def cancel(
     if not 0 <= grace < math.inf:
         raise ValueError(f"grace must be finite seconds >= 0, not {grace}")
     ref._check()
-    session.connected().cancel(ref, force=force, recursive=recursive, grace=float(grace))
+    ref._process.cancel(ref, force=force, recursive=recursive, grace=float(grace))
 
 
 def checked_timeout(timeout: float | None, *, never: bool = True) -> None:
