@@ -186,9 +186,12 @@ def make(
     (packages / "_freehold_parents.pth").write_text("\n".join(lines) + "\n")
     requirements = path / "requirements.txt"
     requirements.write_text("\n".join(installation.requirements) + "\n")
+    scratch = path / "tmp"  # (an installer that is killed leaves its own where it stands)
+    scratch.mkdir()
     with (path / "install.log").open("ab") as log:
         for command in commands(path, installation, requirements):
             execute(command, path, log.fileno(), deadline, running, lock)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def commands(path: Path, installation: Installation, requirements: Path) -> list[list[str]]:
@@ -225,7 +228,7 @@ def execute(
     running.process = process = subprocess.Popen(
         command,
         cwd=path,
-        env=variables(str(path)),
+        env={**variables(str(path)), "TMPDIR": str(path / "tmp")},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
