@@ -38,7 +38,8 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long explorations run when they are asked for: ``pytest -m slow tests/core``."""
+    """The long explorations run when they are asked for: ``pytest -m slow tests/core -o
+    faulthandler_timeout=0`` (it reads the stack of a thread that runs, which has crashed one)."""
     if config.option.markexpr or config.option.keyword:
         return
     here = Path(__file__).parent
