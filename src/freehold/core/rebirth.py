@@ -13,7 +13,8 @@ Three parts, and any process may play each:
   whose run that one was submitted and who submitted it, and so on up to the driver. The claim goes
   to the nearest submitter that lives, with the path down from there.
 * The **submitter** runs the task again (once, however many claim from it) and sends the claims
-  along with the push; if that run is under way or over already, it sends them after it.
+  along with the push; if that run is under way or over already, it sends them after it. The
+  constructor of an actor runs again when the actor does (``actors``): until then the claim waits.
 * The **runner** answers when it makes an object of a claimed name: it counts the holder and sends
   it the new reference (``Reborn``), before user code could drop it. A claim whose path goes on is
   kept until the run submits the task that comes next, and then the runner is a submitter.
