@@ -393,6 +393,29 @@ def test_pull_fails_everywhere(store: Store, world: World) -> None:
     assert (store.objects.table, store.room.used) == ({}, 0)
 
 
+def test_pull_waits_for_what_is_being_written(store: Store, world: World) -> None:
+    """Goal: a value is not lost because its node hears late that it is complete. Method: the node
+    says so for many rounds, then twice that it has lost it. It says so because it is asked of what
+    has been created and not sealed."""
+    store.fetch(X, 2, OTHER)
+    for _ in range(3 * PULL_ROUNDS):
+        assert store.mover.claim() == [("pull", X, OTHER)]
+        store.objects.pulled(X, "not yet", soon=True)
+        world.expect()
+        world.advance(1)
+    for _ in range(2):
+        world.expect()
+        assert store.mover.claim() == [("pull", X, OTHER)]
+        store.objects.pulled(X, "not any more")
+        world.advance(1)
+    world.expect((READER, ObjectMissing(X, "not any more", [OTHER.node])))
+    store.objects.on_create(CreateObject(Y, 2 * BLOCK, OWNER, job()), WRITER)
+    world.one(ObjectCreated)
+    assert [store.objects.being_written(key) for key in (X, Y)] == [False, True]
+    store.objects.on_seal(Y, WRITER)
+    assert not store.objects.being_written(Y)
+
+
 @pytest.mark.parametrize("end", ["cancel", "free"])
 def test_pull_ends_between_two_rounds(store: Store, world: World, end: str) -> None:
     """Goal: no further round for who has left or for what is freed, and the room comes back."""

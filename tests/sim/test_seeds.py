@@ -72,6 +72,7 @@ FOUND = [
     ("tours", 904142, "a request that had gone far enough stayed where it could not be granted"),
     ("lives", 904226, "a claim on what a constructor had made raised in its owner"),
     ("tours", 910313, "calls that ran again waited for one another"),
+    ("tours", 1000481, "a call at its host waited for one that ran again and came behind it"),
 ]
 
 

@@ -43,14 +43,12 @@ from freehold.wire.messages import FAILED, Call, Creation, LocateActor
 
 class ActorTask(Task):
     """A task that makes an actor, or calls one. ``subject``: that actor, as ``actors`` or ``calls``
-    knows it. ``queued``: it stands in its callee's queue. ``number``: of this process's calls of
-    that actor.
+    knows it. ``queued``: it stands in its callee's queue.
     """
 
-    __slots__ = ("actor", "number", "placing", "queued", "subject")
+    __slots__ = ("actor", "placing", "queued", "subject")
 
     actor: Creation | Call
-    number: int
     placing: Placing
     subject: object
     queued: bool
@@ -66,7 +64,7 @@ class Everything(set[FunctionId]):
 
 
 KNOWN = Everything()
-_number = attrgetter("number")
+_number = attrgetter("actor.number")
 NO_LEASE = LeaseId(b"")
 
 
@@ -141,10 +139,11 @@ class Calls(Placing):
 
     def submit(self, task: ActorTask, callee: Callee) -> None:
         """One more call."""
+        assert type(task.actor) is Call
+        task.actor = Call(task.actor.method, task.actor.group, callee.count)
         task.subject = callee
         task.placing = self
         self.count(callee)
-        task.number = callee.count
         callee.count += 1
         task.queued = callee.ordered
         if callee.ordered:

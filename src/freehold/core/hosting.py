@@ -4,9 +4,10 @@ A worker hosts one life of one actor, from its constructor to the end of the pro
 like any other (``execution``: references, stored arguments, answers); this file says when one that
 has all it needs may begin.
 
-* **One after the other** (``ordered``): the calls of one caller run in the order in which it sent
+* **One after the other** (``ordered``): the calls of one caller run in the order in which it made
   them, also where the stored arguments of one are late: each caller has a *lane*, and only its head
-  may become ready. The main thread takes them from ``execution.ready``.
+  may become ready. The main thread takes them from ``execution.ready``. One whose result was lost
+  comes again, and takes its old place in the lane: what stands behind it may wait for that result.
 * **Several at a time**: a call begins when it has its arguments and its group has room. ``start``
   hands it to a thread or to the event loop. A group is a limit: the actor's own, or one by name.
 
@@ -20,12 +21,16 @@ dies.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 
 from freehold.core.execution import Execution, Run
 from freehold.ids import ProcessId
 from freehold.wire.messages import Address, Call, Creation
+
+_number = attrgetter("message.actor.number")
 
 
 class Group:
@@ -59,7 +64,7 @@ class Hosting:
             lane = self.lanes.get(run.submitter.process)
             if lane is None:
                 lane = self.lanes[run.submitter.process] = deque()
-            lane.append(run)
+            insort(lane, run, key=_number)
 
     def arrived(self, run: Run) -> None:
         """A call has its arguments."""

@@ -57,8 +57,8 @@ from freehold.wire.messages import (
 #: Dead processes remembered: their last tasks may still store results for them, for milliseconds.
 DEAD_KEPT: Final = 10_000
 #: How often all sources are asked once more, and the first pause before that (seconds; doubles): a
-#: connection may break, and a source may hear that the bytes are complete after their owner did.
-#: Together 0.6 s until a value counts as lost.
+#: connection may break. Together 0.6 s until a value counts as lost. A source where it is still
+#: being written, as it hears of the seal after the owner did, is asked for longer.
 PULL_ROUNDS: Final = 5
 PULL_PAUSE: Final = 0.02
 
@@ -245,8 +245,10 @@ class Objects:
         else:
             self.fail(stored, "nobody waits for it")
 
-    def pulled(self, object_id: ObjectId, error: str) -> None:
-        """The mover has copied it, or could not."""
+    def pulled(self, object_id: ObjectId, error: str, soon: bool = False) -> None:
+        """The mover has copied it, or could not. ``soon``: its source says that it is just being
+        written there, and will have it or lose it (``being_written``).
+        """
         stored = self.table[object_id]
         if not error:
             if stored.giver is None:
@@ -258,9 +260,9 @@ class Objects:
             self.fail(stored, error)
         elif stored.left:
             self.begin_pull(stored)
-        elif stored.rounds < PULL_ROUNDS:
+        elif soon or stored.rounds < PULL_ROUNDS:
             pause = PULL_PAUSE * 2**stored.rounds
-            stored.rounds += 1
+            stored.rounds = min(stored.rounds + 1, PULL_ROUNDS - soon)
             self.world.call_at(self.world.now() + pause, lambda: self.pull_again(stored))
         else:
             self.fail(stored, error)
@@ -288,6 +290,11 @@ class Objects:
             return None
         self.pin(stored, client)
         return stored
+
+    def being_written(self, object_id: ObjectId) -> bool:
+        """Whether a process here is making it: that ends, by its seal or with the process."""
+        stored = self.table.get(object_id)
+        return stored is not None and stored.state == CREATING
 
     # ------------------------------------------------------------------ taking over
 

@@ -38,10 +38,14 @@ CHUNK: Final = 1 << 20
 BUFFER: Final = 1 << 20  #: socket buffers; libraries.md section 2: 2-3 GiB/s on loopback with 1 MiB
 REQUEST: Final = struct.Struct("<20sB")
 ANSWER: Final = struct.Struct("<BQ")
-GONE, COMING, ELSEWHERE = 0, 1, 2  #: what an answer begins with
+GONE, COMING, ELSEWHERE, SOON = 0, 1, 2, 3  #: what an answer begins with
 TIMEOUT: Final = 30.0  #: seconds without a byte until a pull tries elsewhere
 STALL: Final = 5.0  #: the same from a node that gets the bytes itself just now
 HOPS: Final = 16  #: nodes asked in a row until the complete copy has to do it: 2**16 leaves
+
+
+class NotYetError(OSError):
+    """The object is being written where it was asked for."""
 
 
 class Arrival:
@@ -145,20 +149,21 @@ class ByteMover:
         """Copy from another node; then ``objects.pulled``."""
 
         def work() -> None:
-            error = ""
+            error, soon = "", False
             try:
                 self.arena.warm(offset, offset + size)
                 self.receive(object_id, source, self.arena.write_view(offset, size))
             except (OSError, FreeholdError) as problem:
                 error = f"node {source.node.hex()[:8]} at {source.host}:{source.port}: {problem}"
-            self.transport.call_soon(lambda: self.pulled(object_id, error))
+                soon = isinstance(problem, NotYetError)
+            self.transport.call_soon(lambda: self.pulled(object_id, error, soon))
 
         self.pulls.submit(work)
 
-    def pulled(self, object_id: ObjectId, error: str) -> None:
+    def pulled(self, object_id: ObjectId, error: str, soon: bool) -> None:
         """On the daemon's thread: from now on the copy is as complete as its state says."""
         self.arrivals.pop(object_id, None)
-        self.objects.pulled(object_id, error)
+        self.objects.pulled(object_id, error, soon)
 
     def receive(self, object_id: ObjectId, source: Address, target: memoryview) -> None:
         """Fetch one object's bytes, from ``source`` or from whom it names. Raises OSError."""
@@ -249,6 +254,8 @@ class ByteMover:
             status, size = ANSWER.unpack(answer)
             if status == GONE:
                 raise FileNotFoundError("does not have it any more")
+            if status == SOON:
+                raise NotYetError("does not have it yet")
             if status == ELSEWHERE:
                 name = bytearray(size)
                 receive_exactly(link, memoryview(name))
@@ -292,8 +299,8 @@ class ByteMover:
     def answer(self, link: socket.socket, object_id: ObjectId, asker: Address, manner: int) -> None:
         """Send one object, pinned meanwhile, or say who gets it just now."""
         sending, arrival = self.on_daemon(lambda: self.asked(object_id, asker, manner))
-        if sending is None:
-            link.sendall(ANSWER.pack(GONE, 0))
+        if isinstance(sending, int):
+            link.sendall(ANSWER.pack(sending, 0))
         elif isinstance(sending, Address):
             name = msgspec.msgpack.encode(sending)
             link.sendall(ANSWER.pack(ELSEWHERE, len(name)) + name)
@@ -305,15 +312,17 @@ class ByteMover:
 
     def asked(
         self, object_id: ObjectId, asker: Address, manner: int
-    ) -> tuple[Sending | Address | None, Arrival | None]:
+    ) -> tuple[Sending | Address | int, Arrival | None]:
         """On the daemon's thread: what the answer is, and how much of the object is here."""
         sending = self.relaying.ask(object_id, asker, manner)
-        if not isinstance(sending, Sending) or not sending.arriving():
+        if sending is None:
+            return SOON if self.objects.being_written(object_id) else GONE, None
+        if isinstance(sending, Address) or not sending.arriving():
             return sending, None
         arrival = self.arrivals.get(object_id)
         if arrival is None:  # it waits for its turn, or for another round
             self.relaying.over(sending)
-            return None, None
+            return GONE, None
         return sending, arrival
 
     def send(self, link: socket.socket, sending: Sending, arrival: Arrival | None) -> None:

@@ -146,10 +146,13 @@ class Network:
 
     def delay(self, base: int, a: NodeId, b: NodeId) -> int:
         """One frame's delay between two machines."""
-        return self.style.delay(base, self.chance) * max(self.slowness(a), self.slowness(b))
+        delay = self.style.delay(base, self.chance)
+        return delay if a == b else delay * max(self.slowness(a), self.slowness(b))
 
     def slow(self, node: NodeId, until: int, factor: int) -> None:
-        """A machine whose frames, in and out, take ``factor`` times as long until then."""
+        """A machine whose frames, in and out, take ``factor`` times as long until then. (Not those
+        between its own processes: what one has written the other's kernel has.)
+        """
         self.slowed[node] = (until, factor)
 
     def slowness(self, node: NodeId) -> int:

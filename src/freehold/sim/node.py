@@ -197,12 +197,12 @@ class NodeProcess(Making, Process):
         network = self.cluster.network
         base = network.base(self.address.node, source.node)
 
-        def answered(error: str, content: bytes = GARBAGE) -> None:
+        def answered(error: str, content: bytes = GARBAGE, soon: bool = False) -> None:
             if not error:
                 self.world.mark("pull")
                 self.arena.write(offset, size, content)
             delay = network.delay(base, self.address.node, source.node)
-            self.arrange(delay, lambda: self.role.objects.pulled(object_id, error), "pulled")
+            self.arrange(delay, lambda: self.role.objects.pulled(object_id, error, soon), "pulled")
 
         def asked() -> None:
             until = max(
@@ -230,7 +230,8 @@ class NodeProcess(Making, Process):
         """Send one object to another node, pinned meanwhile."""
         stored = self.role.objects.serve(object_id, client)
         if stored is None:
-            answered("does not have it any more")
+            soon = self.role.objects.being_written(object_id)
+            answered("does not have it yet" if soon else "does not have it any more", soon=soon)
             return
         from_disk = stored.slot is not None
         place = (stored.offset, stored.size)

@@ -27,10 +27,13 @@ class Creation(Record, tag=1):
 
 
 class Call(Record, tag=2):
-    """What a call of an actor's method says beside the arguments. ``group``: "" for none."""
+    """What a call of an actor's method says beside the arguments. ``group``: "" for none.
+    ``number``: of the caller's calls of that actor.
+    """
 
     method: str
     group: str = ""
+    number: int = 0
 
 
 class Place(Record):
