@@ -220,6 +220,18 @@ def test_classes_functions_and_closures_travel_by_value() -> None:
     assert result[1](4) == 7
 
 
+def test_code_that_travels_knows_its_file() -> None:
+    """Goal: tracebacks and debuggers show the user's lines on the other side, nested functions'
+    too. Method: the code is that of this file, whose name cloudpickle takes away."""
+
+    def outer() -> Any:
+        return lambda: None
+
+    far = back([outer])[0]
+    assert {far.__code__.co_filename, far().__code__.co_filename} == {__file__}
+    assert far.__code__.co_firstlineno == outer.__code__.co_firstlineno
+
+
 def test_by_value_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a module that only this machine has travels along once it is registered."""
     import cloudpickle

@@ -36,7 +36,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from freehold.copying import copy
@@ -226,23 +226,35 @@ def _pickle_by_value(value: Any, keep: Callable[[pickle.PickleBuffer], Any] | No
 
 
 def _by_value_pickler() -> type[cloudpickle.Pickler]:
-    """cloudpickle, loaded at its first use (24 ms), with memoryviews that stay memoryviews."""
+    """cloudpickle, loaded at its first use (24 ms), with memoryviews that stay memoryviews and code
+    that keeps the name of its file (cloudpickle 3.1.3 takes it away): tracebacks, debuggers and
+    ``explain`` show the user's lines.
+    """
     global _pickler
     if _pickler is None:
         from collections import ChainMap
 
         import cloudpickle
 
+        table = cloudpickle.Pickler.dispatch_table
+        reduce_code = table[CodeType]
+
+        def reduce_named(code: CodeType) -> tuple[Any, ...]:
+            return _code_of_file, (code.co_filename, *reduce_code(code))
+
         class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-            dispatch_table = ChainMap(
-                {memoryview: _reduce_view}, cloudpickle.Pickler.dispatch_table
-            )
+            dispatch_table = ChainMap({memoryview: _reduce_view, CodeType: reduce_named}, table)
 
         _pickler = ByValuePickler
     return _pickler
 
 
 _pickler: type[cloudpickle.Pickler] | None = None
+
+
+def _code_of_file(filename: str, make: type[CodeType], parts: tuple[Any, ...]) -> CodeType:
+    """The other end of ``reduce_named``."""
+    return make(*parts).replace(co_filename=filename)
 
 
 def travel_by_value(module: ModuleType) -> None:
