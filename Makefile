@@ -8,6 +8,7 @@ JOBS         ?= 2
 DEMO_RECORDS ?= 10000000
 DEMO_DIR     ?=
 FIGURES      ?=
+ROUNDS       ?= 5
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" DEMO_RECORDS=$(DEMO_RECORDS) DEMO_DIR="$(DEMO_DIR)" sh examples/demo.sh
 
 bench: $(READY)
-	@$(BIN)/python -m bench $(FIGURES)
+	@$(BIN)/python -m bench --doc --rounds $(ROUNDS) $(FIGURES)
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 # Fastest first, so that a broken machine is told before a cluster is started. Every folder of tests belongs to one of
@@ -74,7 +75,7 @@ format: $(READY)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 test-machines: $(READY)
-	$(call layer,machines alone,$(wildcard tests/test_*.py) $(call folders,$(MACHINES)),-n $(JOBS))
+	$(call layer,machines alone,$(wildcard tests/test_*.py bench/test_*.py) $(call folders,$(MACHINES)),-n $(JOBS))
 
 test-sim: $(READY)
 	$(call layer,simulated clusters,$(call folders,$(SIM)),-n $(JOBS))

@@ -2,7 +2,8 @@
 
 Called by the harness as `python -m bench.child FIGURE ENGINE FILE`. Each pair is written and
 flushed as it comes, so that a crash or a kill late in a program does not take the earlier values
-with it. Standard output is not used, because engines print to it.
+with it; words in place of a value say why there is none. Standard output is not used, because
+engines print to it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from bench import engines, figures
 
 
 def main(figure_name: str, engine: str, path: str) -> None:
-    """Measure; write a JSON line with `metric` and `value` for each pair, and last the versions."""
+    """Measure; write a JSON line with `metric` and `value` or `error` for each pair, and last the
+    versions."""
     figure = figures.find(figure_name)
     known = {metric.name for metric in figure.metrics}
     with Path(path).open("w", encoding="utf-8") as out:
@@ -25,7 +27,7 @@ def main(figure_name: str, engine: str, path: str) -> None:
                 raise KeyError(
                     f"figure {figure_name} yields {metric!r}, which is not among its metrics"
                 )
-            _write(out, metric=metric, value=value)
+            _write(out, metric=metric, **{"error" if isinstance(value, str) else "value": value})
         _write(out, versions=engines.versions(engine))
 
 

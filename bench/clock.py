@@ -22,7 +22,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def rate(
-    call: Callable[[], object], *, warm: float = 0.5, period: float = 1.5, slices: int = 5
+    call: Callable[[], object], *, warm: float = 0.3, period: float = 1.0, slices: int = 5
 ) -> float:
     """Calls per second, one at a time: median over the slices of `period`, after `warm` seconds."""
     _repeat(call, warm)
@@ -30,11 +30,16 @@ def rate(
 
 
 def batch_rate(
-    batch: Callable[[], object], size: int, *, warm: int = 2, least: int = 5, period: float = 2.5
+    batch: Callable[[], object],
+    size: int,
+    *,
+    warm: float = 0.3,
+    least: int = 3,
+    period: float = 1.0,
 ) -> float:
-    """Items per second: median over batches of `size`, at least `least` and for `period` s."""
-    for _ in range(warm):
-        batch()
+    """Items per second: median over batches of `size`, at least `least` and for `period` s, after
+    batches of `warm` seconds, at least one."""
+    _repeat(batch, warm)
     rates: list[float] = []
     begun = perf_counter()
     while len(rates) < least or perf_counter() - begun < period:

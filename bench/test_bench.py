@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import child, figures, floor, harness, report
-from bench.figure import Figure, Metric, Samples, Target
+from bench import child, figures, floor, harness, page, record, report
+from bench.figure import Figure, Metric, Samples, Target, attempt
 from bench.harness import Measurement
 
 
@@ -36,24 +36,72 @@ def measured(metric: str, **rounds: list[float]) -> list[Measurement]:
     ]
 
 
+def only_line(metric: Metric, **rounds: list[float]) -> report.Line:
+    """The one line of a table of one metric."""
+    [line] = report.lines(figure(metric), measured(metric.name, **rounds))
+    return line
+
+
 def test_a_ratio_is_taken_within_rounds() -> None:
     """Goal: a slow stretch of the machine must not move a ratio. Method: one round is ten times
     slower for both and one for Ray alone; the medians of the values would say 20x."""
     metric = Metric("rate", "/s", "higher", "", (Target(2, "ray"),))
-    lines = list(
-        report.rows(figure(metric), measured("rate", freehold=[200, 20, 200], ray=[100, 10, 10]))
-    )
-    assert [line.engine for line in lines] == ["freehold", "ray"]
-    assert lines[1].ratio == "2x"
-    assert lines[1].verdict == "met"
+    line = only_line(metric, freehold=[200, 20, 200], ray=[100, 10, 10])
+    assert list(line.values) == ["freehold", "ray"]
+    assert line.ratio("ray") == "2x"
+    assert line.verdict == "met"
 
 
 def test_seconds_are_turned_so_that_above_one_is_better() -> None:
     """Goal: one reading for all units. Method: fewer seconds than the peer, bound missed."""
-    metric = Metric("time", "s", "lower", "", (Target(0.3),))
-    ours, theirs = report.rows(figure(metric), measured("time", freehold=[0.5], ray=[4.0]))
-    assert theirs.ratio == "8x"
-    assert (ours.target, ours.verdict) == ("≤ 0.3 s", "missed")
+    line = only_line(Metric("time", "s", "lower", "", (Target(0.3),)), freehold=[0.5], ray=[4.0])
+    assert line.ratio("ray") == "8x"
+    assert line.bounds == "≤ 0.3 s, ≥ 1x ray"
+    assert line.verdict == "missed: ≤ 0.3 s"
+
+
+def test_being_behind_ray_is_a_miss_also_without_a_target() -> None:
+    """Goal: no measure behind Ray goes unseen. Method: one without targets, slower; a mere count,
+    which has no better; and one that Ray was not measured for."""
+    rate, count = Metric("rate", "/s", "higher", ""), Metric("count", "", "neither", "")
+    assert only_line(rate, freehold=[1.0], ray=[2.0]).verdict == "missed"
+    assert only_line(count, freehold=[1.0], ray=[2.0]).verdict == ""
+    assert only_line(rate, freehold=[1.0], pool=[2.0]).verdict == ""
+
+
+def test_nothing_is_no_infinite_advantage() -> None:
+    """Goal: a table never says "infx". Method: values of zero on either side, without a resolution
+    (no ratio) and with one (as if it were as large)."""
+    plain = Metric("share", "%", "lower", "")
+    fine = Metric("share", "%", "lower", "", resolution=0.1)
+    assert only_line(plain, freehold=[0.0], ray=[4.0]).ratio("ray") == "-"
+    assert only_line(plain, freehold=[4.0], pool=[0.0]).ratio("pool") == "-"
+    assert only_line(fine, freehold=[0.0], ray=[4.0]).ratio("ray") == "40x"
+    assert only_line(fine, freehold=[0.0], pool=[0.0]).ratio("pool") == "1x"
+
+
+def test_a_metric_that_fails_does_not_end_its_program() -> None:
+    """Goal: the next metric is measured, and the failure has a name. Method: attempt an error."""
+
+    def fail() -> float:
+        raise ValueError("no luck")
+
+    assert [*attempt("one", fail), *attempt("two", lambda: 2.0)] == [
+        ("one", "ValueError: no luck"),
+        ("two", 2.0),
+    ]
+    one = Measurement("sample", "ray", 0, missing={"one": "ValueError: no luck"})
+    assert report.remarks([one]) == ["ray has no one: ValueError: no luck"]
+
+
+def test_an_engine_that_keeps_failing_is_left_out() -> None:
+    """Goal: a hanging peer costs two limits, not five. Method: the rule on measurements."""
+    hung = Measurement("sample", "ray", 0, {"rate": 1.0}, error=f"{harness.HUNG} within 9 s")
+    fine = Measurement("sample", "ray", 1, {"rate": 1.0})
+    assert harness.hopeless([hung, hung], "ray")
+    assert harness.hopeless([Measurement("sample", "ray", 0)] * 2, "ray")
+    assert not harness.hopeless([hung, fine], "ray")
+    assert not harness.hopeless([hung, hung], "dask")
 
 
 def doomed(name: str) -> Samples:
@@ -108,3 +156,35 @@ def test_frames_survive_any_cut() -> None:
         second, rest = floor.split(left + stream[cut:])
         assert first + second == whole
         assert rest == b""
+
+
+def test_the_record_keeps_what_the_page_shows(tmp_path: Path) -> None:
+    """Goal: a figure measured again replaces that figure alone. Method: an older run of two
+    figures, a newer of one; what is kept and read again says the same."""
+    old = record.Run({"date": "1"}, [Measurement("a", "ray", 0), Measurement("b", "ray", 0)])
+    new = record.Run({"date": "2"}, [Measurement("b", "ray", 0, {"rate": 1.0})])
+    runs = {"old": old, "new": new}
+    shown = {name: record.newest(runs, name) or "" for name in ("a", "b")}
+    assert shown == {"a": "old", "b": "new"}
+    path = tmp_path / "record.jsonl"
+    record.write(path, shown, runs)
+    kept = record.read([path, tmp_path / "absent.jsonl"])
+    assert kept == {"old": record.Run({"date": "1"}, old.measured[:1]), "new": new}
+
+
+def test_a_page_shows_each_figure_with_its_verdicts() -> None:
+    """Goal: the page says what is missed, what failed, and links to what exists. Method: one figure
+    that misses a target, whose peer failed in a round."""
+    metric = Metric("rate", "/s", "higher", "so fast", (Target(3, "ray"),), spent_on="in waiting")
+    several = [
+        *measured("rate", freehold=[2.0, 2.0], ray=[1.0]),
+        Measurement("sample", "ray", 1, error="no luck (exit code 1)"),
+    ]
+    facts = dict.fromkeys(("date", "source", "command", "processor", "memory", "kernel"), "x")
+    text = page.markdown([page.Section(figure(metric), "1", several)], {"1": facts}, ["p.svg"])
+    assert "| rate | 2 /s | 2x |  |  |  |  | ≥ 3x ray | missed |" in text
+    assert "* sample, rate: in waiting." in text
+    assert "* ray failed: no luck (exit code 1)" in text
+    assert "0 of 1 targets met." in text
+    assert "(#sample)" in text
+    assert "### sample" in text
