@@ -12,7 +12,7 @@ ROUNDS       ?= 5
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check format clean distclean \
+.PHONY: help setup demo bench bench-check test check format clean distclean \
         test-machines test-sim test-processes test-chaos test-shuffle
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make check   lint, format and types only"
 	@echo "make format  put the code in its standard form"
 	@echo "make bench   measure ours, the peers and the bare floor in one run (sets the peers up in bench/.env)"
+	@echo "make bench-check   fail if a recorded ratio to a peer has become more than 20 % worse"
 	@echo "make clean   remove caches and build products; distclean also removes the environments"
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
@@ -45,6 +46,9 @@ demo: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench --doc --rounds $(ROUNDS) $(FIGURES)
+
+bench-check: $(READY)
+	@$(BIN)/python -m bench.check
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 # Fastest first, so that a broken machine is told before a cluster is started. Every folder of tests belongs to one of

@@ -108,7 +108,7 @@ class Figure:
     metrics: tuple[Metric, ...]
     shared: Callable[[str], Samples]
     own: Mapping[str, Callable[[], Samples]] = field(default_factory=dict)
-    limit: float = 120.0
+    limit: float = 180.0
     main: bool = False
 
     @property

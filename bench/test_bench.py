@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from bench import child, figures, floor, harness, page, record, report
+from bench import check, child, figures, floor, harness, page, record, report
 from bench.figure import Figure, Metric, Samples, Target, attempt
 from bench.harness import Measurement
 
@@ -188,3 +189,67 @@ def test_a_page_shows_each_figure_with_its_verdicts() -> None:
     assert "0 of 1 targets met." in text
     assert "(#sample)" in text
     assert "### sample" in text
+
+
+# --- bench-check --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "verdict", "failed"),
+    [
+        (10.0, 8.1, "ok", False),
+        (10.0, 7.9, "worse", True),
+        (10.0, 11.9, "ok", False),
+        (10.0, 12.1, "better", False),
+        (10.0, None, "not measured", True),
+        (None, 5.0, "not recorded", False),
+        (None, None, "not measured", False),
+    ],
+)
+def test_a_ratio_fails_when_it_is_a_fifth_worse_or_gone(
+    recorded: float | None, found: float | None, verdict: str, failed: bool
+) -> None:
+    """Goal: the rule of bench-check. Method: both sides of each bound, and either value absent."""
+    one = check.Comparison("a.b/c", recorded, found)
+    assert (one.verdict, one.failed) == (verdict, failed)
+
+
+def test_checked_ratios_exist() -> None:
+    """Goal: no ratio is checked that nobody can measure. Method: look each up."""
+    for name, metric, peer in check.RATIOS:
+        found = figures.find(name)
+        assert metric in {one.name for one in found.metrics}
+        assert peer in found.engines
+
+
+def test_a_burst_of_noise_is_outvoted_and_a_regression_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Goal: what seems worse is measured again and judged by the median of all rounds. Method: the
+    command on made-up measurements: first slow, then as recorded; then slow both times; then
+    recorded anew."""
+    monkeypatch.setattr(check, "RATIOS", (("sample", "rate", "floor"),))
+    monkeypatch.setattr(check, "RECORDED", tmp_path / "recorded.json")
+    metric = Metric("rate", "/s", "higher", "")
+    monkeypatch.setattr(figures, "find", lambda name: figure(metric))
+    batches: list[list[float]] = []
+    monkeypatch.setattr(
+        check,
+        "measure",
+        lambda names, engines, rounds: measured(
+            "rate", freehold=(ours := batches.pop(0)), floor=[10.0] * len(ours)
+        ),
+    )
+    (tmp_path / "recorded.json").write_text('{"ratios": {"sample.rate/floor": 1.0}}')
+
+    def run(*options: str, values: list[list[float]]) -> int:
+        batches[:] = values
+        code = CliRunner().invoke(check.main, options).exit_code
+        assert not batches
+        return code
+
+    assert run(values=[[10.0, 9.0, 10.0]]) == 0
+    assert run(values=[[5.0, 5.0, 10.0], [10.0, 10.0, 9.0]]) == 0
+    assert run(values=[[5.0, 5.0, 10.0], [5.0, 5.0, 6.0]]) == 1
+    assert run("--record", values=[[5.0, 5.0, 5.0]]) == 0
+    assert run(values=[[5.0, 5.0, 5.0]]) == 0

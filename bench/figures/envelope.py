@@ -130,5 +130,6 @@ FIGURE = Figure(
     ),
     shared=shared,
     own={"dask": dask},
+    limit=300.0,
     main=True,
 )

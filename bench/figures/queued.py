@@ -122,5 +122,6 @@ FIGURE = Figure(
     ),
     shared=shared,
     own={"pool": pool, "executor": executor},
+    limit=300.0,
     main=True,
 )
