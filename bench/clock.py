@@ -22,7 +22,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def rate(
-    call: Callable[[], object], *, warm: float = 0.3, period: float = 1.0, slices: int = 5
+    call: Callable[[], object], *, warm: float = 0.3, period: float = 0.7, slices: int = 5
 ) -> float:
     """Calls per second, one at a time: median over the slices of `period`, after `warm` seconds."""
     _repeat(call, warm)
@@ -35,7 +35,7 @@ def batch_rate(
     *,
     warm: float = 0.3,
     least: int = 3,
-    period: float = 1.0,
+    period: float = 0.7,
 ) -> float:
     """Items per second: median over batches of `size`, at least `least` and for `period` s, after
     batches of `warm` seconds, at least one."""

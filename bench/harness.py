@@ -24,8 +24,8 @@ from bench.figure import Figure
 QUIET = 0.15
 """Share of the machine in use below which a measurement starts at once; an editor uses 1-5 %."""
 
-PATIENCE = 10
-"""Half seconds to wait for quiet, which a shared machine may never be."""
+PATIENCE = 15
+"""Times 0.3 s to wait for quiet, which a shared machine may never be."""
 
 HUNG = "no end"
 """How the error of a measurement begins that was killed at its limit."""
@@ -161,10 +161,10 @@ def _interpreter(engine: str) -> str:
 
 
 def _settle() -> float:
-    """Wait for the machine to be quiet and return how busy it was in the last half second."""
+    """Wait for the machine to be quiet and return how busy it was at last."""
     busy = 1.0
     for _ in range(PATIENCE):
-        busy = processes.busy(0.5)
+        busy = processes.busy(0.3)
         if busy < QUIET:
             break
     return busy

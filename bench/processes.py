@@ -81,7 +81,7 @@ def spent(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def spent_per_task(batch: Callable[[], list[int]], period: float = 1.0) -> Samples:
+def spent_per_task(batch: Callable[[], list[int]], period: float = 0.7) -> Samples:
     """Processor microseconds a task, in all and by role: driver, worker, and where there are any
     other processes, these together.
 

@@ -14,7 +14,6 @@ ORDER = (
     "startup",
     "tasks",
     "actors",
-    "async_actors",
     "small_objects",
     "large_objects",
     "placement_groups",

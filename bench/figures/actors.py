@@ -2,7 +2,7 @@
 
 Twenty are created first, on a fresh cluster, and each is called once. Calls are then made one at a
 time and with 1,000 in flight: from the program to one actor and to four, and from two actors to
-two. The number of calls that each actor has counted is checked at the end.
+two; then all again to actors whose method is a coroutine. One actor's count is checked.
 """
 
 from __future__ import annotations
@@ -30,6 +30,18 @@ class Counter:
         self.count = 0
 
     def add(self) -> int:
+        """Count one call; the number of calls so far."""
+        self.count += 1
+        return self.count
+
+
+class AsyncCounter:
+    """The same, run by an event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def add(self) -> int:
         """Count one call; the number of calls so far."""
         self.count += 1
         return self.count
@@ -71,9 +83,12 @@ def shared(name: str) -> Samples:
         threaded = engine.remote(Counter).options(max_concurrency=THREADS).remote()
         batch = partial(called, engine, [threaded])
         yield from attempt("threads", lambda: batch_rate(batch, BATCH))
+        actors = [engine.remote(AsyncCounter).remote() for _ in range(MANY)]
+        assert engine.get([actor.add.remote() for actor in actors]) == [1] * MANY
+        yield from calls(engine, actors, "async_")
 
 
-def calls(engine: Any, actors: list[Any]) -> Samples:
+def calls(engine: Any, actors: list[Any], prefix: str = "") -> Samples:
     """The rates of calls to actors that have been called once each."""
     first = actors[:1]
     seen = [1]
@@ -84,11 +99,12 @@ def calls(engine: Any, actors: list[Any]) -> Samples:
     def batch() -> None:
         seen.extend(called(engine, first))
 
-    yield from attempt("one_at_a_time", lambda: rate(call))
-    yield from attempt("in_flight", lambda: batch_rate(batch, BATCH))
+    yield from attempt(f"{prefix}one_at_a_time", lambda: rate(call))
+    yield from attempt(f"{prefix}in_flight", lambda: batch_rate(batch, BATCH))
     assert sorted(seen) == list(range(1, len(seen) + 1)), "calls of an actor were lost"
-    yield from attempt("one_to_four", lambda: batch_rate(lambda: called(engine, actors), BATCH))
-    yield from attempt("two_to_two", lambda: crosswise(engine, actors[:PAIRS]))
+    batch_to_all = partial(called, engine, actors)
+    yield from attempt(f"{prefix}one_to_four", lambda: batch_rate(batch_to_all, BATCH))
+    yield from attempt(f"{prefix}two_to_two", lambda: crosswise(engine, actors[:PAIRS]))
 
 
 def crosswise(engine: Any, actors: list[Any]) -> float:
@@ -157,6 +173,34 @@ FIGURE = Figure(
             (Target(10, "ray"),),
         ),
         Metric("threads", "/s", "higher", "to one actor that runs 16 calls at a time in threads"),
+        Metric(
+            "async_one_at_a_time",
+            "/s",
+            "higher",
+            "call of a coroutine method + get, repeated",
+            (Target(10, "ray"),),
+        ),
+        Metric(
+            "async_in_flight",
+            "/s",
+            "higher",
+            "calls of coroutine methods of one actor a second, 1,000 in flight",
+            (Target(10, "ray"),),
+        ),
+        Metric(
+            "async_one_to_four",
+            "/s",
+            "higher",
+            "the same to four actors in turn",
+            (Target(10, "ray"),),
+        ),
+        Metric(
+            "async_two_to_two",
+            "/s",
+            "higher",
+            "the same by two actors to two, all together",
+            (Target(10, "ray"),),
+        ),
     ),
     shared=shared,
     own={"dask": dask, "floor": floor},

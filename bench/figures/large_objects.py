@@ -138,7 +138,13 @@ FIGURE = Figure(
             "drop the previous reference and put again; floor: a copy over a copy",
             (Target(6.0), Target(5, "ray"), Target(0.6, "floor")),
         ),
-        Metric("get", "/s", "higher", "get of one reference, repeated"),
+        Metric(
+            "get",
+            "/s",
+            "higher",
+            "get of one reference, repeated",
+            spent_on="in a round trip to the node, which pins the value anew for every get",
+        ),
         Metric(
             "argument",
             "/s",

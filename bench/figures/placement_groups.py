@@ -28,7 +28,16 @@ def shared(name: str) -> Samples:
 FIGURE = Figure(
     name="placement_groups",
     title="Placement groups",
-    metrics=(Metric("rate", "/s", "higher", "groups of one bundle made, awaited and removed"),),
+    metrics=(
+        Metric(
+            "rate",
+            "/s",
+            "higher",
+            "groups of one bundle made, awaited and removed",
+            spent_on="2.2 ms of processor time a group, of which the program takes 1.0, one "
+            "request at a time; the head, which journals each step, and the node the rest",
+        ),
+    ),
     shared=shared,
     main=True,
 )

@@ -1,4 +1,4 @@
-"""A long queue on one node: 30,000 no-op tasks submitted behind two that block the workers.
+"""A queue on one node: 10,000 no-op tasks submitted behind two that block the workers.
 
 Memory is weighed while all are pending. The clock counts the submissions, and then from the release
 of the workers to the last result; the weighing is not in it.
@@ -22,7 +22,7 @@ from bench.clock import seconds
 from bench.engines import cluster
 from bench.figure import Figure, Metric, Samples, Target
 
-TASKS = 30_000
+TASKS = 10_000
 WORKERS = 2
 
 
@@ -106,7 +106,7 @@ def executor() -> Samples:
 
 FIGURE = Figure(
     name="queued",
-    title="A long queue: 30,000 no-op tasks behind busy workers",
+    title="A queue: 10,000 no-op tasks behind busy workers",
     metrics=(
         Metric(
             "rate", "/s", "higher", "tasks a second, submission and drain", (Target(10, "ray"),)
