@@ -36,14 +36,20 @@ def batch_rate(
     warm: float = 0.3,
     least: int = 3,
     period: float = 0.7,
+    patience: float = 10.0,
 ) -> float:
-    """Items per second: median over batches of `size`, at least `least` and for `period` s, after
-    batches of `warm` seconds, at least one."""
+    """Items per second: median over batches of `size`, after batches of `warm` seconds.
+
+    It takes at least `least` batches and `period` seconds, but begins none after `patience`
+    seconds, so that an engine that is a hundred times slower is measured too, if less often.
+    """
     _repeat(batch, warm)
     rates: list[float] = []
     begun = perf_counter()
-    while len(rates) < least or perf_counter() - begun < period:
+    passed = 0.0
+    while not rates or passed < period or (len(rates) < least and passed < patience):
         rates.append(size / seconds(batch))
+        passed = perf_counter() - begun
     return median(rates)
 
 

@@ -6,7 +6,7 @@ tables. It is imported by the measuring child as well, so this file uses the sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,8 +17,19 @@ say why there is none."""
 Better = Literal["higher", "lower", "neither"]
 
 
+_chosen: set[str] = set()
+
+
+def choose(metrics: Collection[str]) -> None:
+    """Have `attempt` pass over all metrics but these, in this process; none given: over none."""
+    _chosen.clear()
+    _chosen.update(metrics)
+
+
 def attempt(metric: str, measure: Callable[[], float]) -> Samples:
     """Yield what `measure` returns, or the error that it raises, so that the program goes on."""
+    if _chosen and metric not in _chosen:
+        return
     try:
         yield metric, measure()
     except Exception as error:

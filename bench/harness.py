@@ -63,6 +63,7 @@ def run(
     wanted: Sequence[str],
     rounds: int,
     report: Callable[[Measurement], None],
+    metrics: Sequence[str] = (),
 ) -> list[Measurement]:
     """Measure `figure` on those of the `wanted` engines that have a program for it.
 
@@ -74,6 +75,7 @@ def run(
         wanted: Names of engines.
         rounds: How often each is measured.
         report: Called with every measurement as it ends.
+        metrics: What alone is needed, of what a program measures by `attempt`; none named: all.
     """
     processes.adopt_orphans()
     done: list[Measurement] = []
@@ -95,18 +97,20 @@ def run(
         turn = number % len(entered) if entered else 0
         for engine in entered[turn:] + entered[:turn]:
             if not hopeless(done, engine):
-                note(measure(figure, engine, number, interpreters[engine]))
+                note(measure(figure, engine, number, interpreters[engine], metrics))
     return done
 
 
-def measure(figure: Figure, engine: str, number: int, interpreter: str) -> Measurement:
+def measure(
+    figure: Figure, engine: str, number: int, interpreter: str, metrics: Sequence[str] = ()
+) -> Measurement:
     """One measurement in a fresh process of `interpreter`."""
     busy = _settle()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder, "out")
         out.touch()
         begun, used, own = perf_counter(), processes.used(), processes.used_by_children()
-        command = [interpreter, "-m", "bench.child", figure.name, engine, str(out)]
+        command = [interpreter, "-m", "bench.child", figure.name, engine, str(out), *metrics]
         error = await_child(command, engine, Path(folder), figure.limit)
         leftover = processes.end_leftovers()
         passed = perf_counter() - begun

@@ -145,7 +145,16 @@ def _details(section: Section, labels: Mapping[str, str]) -> list[str]:
         name = line.metric.name.replace("_", " ")
         rows.append(_row([name, line.metric.unit, *values, line.metric.meaning]))
     told = [f"* {remark}" for remark in report.remarks(section.measured)]
-    return [f"### {section.figure.name}", "", f"{meta}.", "", *rows, "", *told, *[""][: len(told)]]
+    return [
+        f"### {section.figure.name}",
+        "",
+        f"{meta}.",
+        "",
+        *rows,
+        "",
+        *told,
+        *([""] if told else []),
+    ]
 
 
 def _runs(
@@ -165,11 +174,7 @@ def _runs(
         before = report.share(one.busy for one in measured)
         command = f"`{told['command']}`"
         rows.append(_row([label, told["date"], told["source"], command, before, during]))
-    return [
-        RUNS,
-        *rows,
-        "",
-    ]
+    return [RUNS, *rows, ""]
 
 
 def _versions(measured: Iterable[Measurement]) -> dict[str, str]:

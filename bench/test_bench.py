@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import check, child, figures, floor, harness, page, record, report
-from bench.figure import Figure, Metric, Samples, Target, attempt
+from bench import check, child, clock, figures, floor, harness, page, record, report
+from bench.figure import Figure, Metric, Samples, Target, attempt, choose
 from bench.harness import Measurement
 
 
@@ -95,6 +95,16 @@ def test_a_metric_that_fails_does_not_end_its_program() -> None:
     assert report.remarks([one]) == ["ray has no one: ValueError: no luck"]
 
 
+def test_metrics_can_be_chosen() -> None:
+    """Goal: bench-check need not measure whole figures. Method: choose one, then all again."""
+    choose(["two"])
+    try:
+        assert [*attempt("one", lambda: 1.0), *attempt("two", lambda: 2.0)] == [("two", 2.0)]
+    finally:
+        choose([])
+    assert [*attempt("one", lambda: 1.0)] == [("one", 1.0)]
+
+
 def test_an_engine_that_keeps_failing_is_left_out() -> None:
     """Goal: a hanging peer costs two limits, not five. Method: the rule on measurements."""
     hung = Measurement("sample", "ray", 0, {"rate": 1.0}, error=f"{harness.HUNG} within 9 s")
@@ -157,6 +167,22 @@ def test_frames_survive_any_cut() -> None:
         second, rest = floor.split(left + stream[cut:])
         assert first + second == whole
         assert rest == b""
+
+
+def test_a_slow_engine_is_measured_less_often_and_a_fast_one_long_enough() -> None:
+    """Goal: no figure takes minutes because a peer is slow. Method: count batches that take longer
+    than the patience, and such that take no time."""
+    calls: list[int] = []
+
+    def batch() -> None:
+        calls.append(1)
+        time.sleep(0.02)
+
+    clock.batch_rate(batch, 1, warm=0, least=9, period=0.001, patience=0.01)
+    assert len(calls) == 2  # one to warm up, one that counts
+    calls.clear()
+    clock.batch_rate(batch, 1, warm=0, least=3, period=0.001)
+    assert len(calls) == 4
 
 
 def test_the_record_keeps_what_the_page_shows(tmp_path: Path) -> None:

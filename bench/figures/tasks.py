@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import Pool
 from typing import Any
 
@@ -55,8 +56,8 @@ def shared(name: str) -> Samples:
         task = engine.remote(nothing)
         yield from attempt("one_at_a_time", lambda: rate(lambda: engine.get(task.remote())))
         yield from attempt("in_flight", lambda: batch_rate(batch(nothing), BATCH))
-        yield from spent_per_task(batch(where))
         yield from attempt("two_clients", lambda: from_clients(engine))
+        yield from spent_per_task(batch(where))
 
 
 def from_clients(engine: Any) -> float:
@@ -73,10 +74,8 @@ def dask() -> Samples:
         def batch(function: Callable[..., Any]) -> Any:
             return lambda: client.gather(client.map(function, range(BATCH), pure=False))
 
-        yield (
-            "one_at_a_time",
-            rate(lambda: client.submit(nothing, pure=False).result()),
-        )
+        one = partial(client.submit, nothing, pure=False)
+        yield "one_at_a_time", rate(lambda: one().result())
         yield "in_flight", batch_rate(batch(nothing), BATCH)
         yield from spent_per_task(batch(where))
 
@@ -85,11 +84,9 @@ def pool() -> Samples:
     """apply, and map with one item a message."""
     with Pool(2) as workers:
         yield "one_at_a_time", rate(lambda: workers.apply(nothing))
-        yield (
-            "in_flight",
-            batch_rate(lambda: workers.map(nothing, range(BATCH), chunksize=1), BATCH),
-        )
-        yield from spent_per_task(lambda: workers.map(where, range(BATCH), chunksize=1))
+        several = partial(workers.map, iterable=range(BATCH), chunksize=1)
+        yield "in_flight", batch_rate(lambda: several(nothing), BATCH)
+        yield from spent_per_task(lambda: several(where))
 
 
 def executor() -> Samples:
