@@ -34,7 +34,7 @@ def batch_rate(
     size: int,
     *,
     warm: float = 0.3,
-    least: int = 3,
+    least: int = 2,
     period: float = 0.7,
     patience: float = 10.0,
 ) -> float:

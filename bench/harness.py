@@ -90,7 +90,8 @@ def run(
             try:
                 interpreters[engine] = _interpreter(engine)
             except RuntimeError as error:
-                note(Measurement(figure.name, engine, 0, error=str(error)))
+                words = " ".join(str(error).split())  # one line of a page
+                note(Measurement(figure.name, engine, 0, error=words))
     entered = list(interpreters)
     for number in range(rounds):
         # Rotated, so that nobody always runs behind the same peer, in the state it left.

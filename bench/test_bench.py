@@ -95,6 +95,27 @@ def test_a_metric_that_fails_does_not_end_its_program() -> None:
     assert report.remarks([one]) == ["ray has no one: ValueError: no luck"]
 
 
+def test_a_peer_that_cannot_be_installed_is_named_and_the_others_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: a machine without a network still gets a page. Method: an interpreter for Freehold
+    alone; no process is started."""
+
+    def interpreter(engine: str) -> str:
+        if engine == "ray":
+            raise RuntimeError("no network")
+        return sys.executable
+
+    monkeypatch.setattr(harness, "_interpreter", interpreter)
+    monkeypatch.setattr(
+        harness, "measure", lambda figure, engine, *_: Measurement(figure.name, engine, 0)
+    )
+    seen: list[Measurement] = []
+    harness.run(figure(Metric("rate", "/s", "higher", "")), ["freehold", "ray"], 2, seen.append)
+    assert [one.engine for one in seen] == ["ray", "freehold", "freehold"]
+    assert report.remarks(seen) == ["ray failed: no network"]
+
+
 def test_metrics_can_be_chosen() -> None:
     """Goal: bench-check need not measure whole figures. Method: choose one, then all again."""
     choose(["two"])
