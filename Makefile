@@ -8,10 +8,11 @@ JOBS         ?= 2
 DEMO_RECORDS ?= 10000000
 DEMO_DIR     ?=
 FIGURES      ?=
+ROUNDS       ?= 5
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check format clean distclean \
+.PHONY: help setup demo bench bench-check test check format clean distclean \
         test-machines test-sim test-processes test-chaos test-shuffle
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo "make check   lint, format and types only"
 	@echo "make format  put the code in its standard form"
 	@echo "make bench   measure ours, the peers and the bare floor in one run (sets the peers up in bench/.env)"
+	@echo "make bench-check   fail if a recorded ratio to a peer has become more than 20 % worse"
 	@echo "make clean   remove caches and build products; distclean also removes the environments"
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
@@ -43,7 +45,10 @@ demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" DEMO_RECORDS=$(DEMO_RECORDS) DEMO_DIR="$(DEMO_DIR)" sh examples/demo.sh
 
 bench: $(READY)
-	@$(BIN)/python -m bench $(FIGURES)
+	@$(BIN)/python -m bench --doc --rounds $(ROUNDS) $(FIGURES)
+
+bench-check: $(READY)
+	@$(BIN)/python -m bench.check
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 # Fastest first, so that a broken machine is told before a cluster is started. Every folder of tests belongs to one of
@@ -74,7 +79,7 @@ format: $(READY)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 test-machines: $(READY)
-	$(call layer,machines alone,$(wildcard tests/test_*.py) $(call folders,$(MACHINES)),-n $(JOBS))
+	$(call layer,machines alone,$(wildcard tests/test_*.py bench/test_*.py) $(call folders,$(MACHINES)),-n $(JOBS))
 
 test-sim: $(READY)
 	$(call layer,simulated clusters,$(call folders,$(SIM)),-n $(JOBS))

@@ -1,15 +1,15 @@
-"""The command line: measure figures, append to a file of JSON lines, print tables, write the page.
+"""The command line: measure figures, keep the record, print tables, write the page.
 
-The file is the record: one line of facts per run, then one line per measurement, both with the
-run's id. Tables on the page come from the file, each figure from the newest run that measured it,
-so that one figure can be measured again without the others.
+Tables and page come from the record (`bench.record`), each figure from the newest run that
+measured it.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
@@ -17,14 +17,15 @@ from uuid import uuid4
 import click
 from rich.console import Console
 
-from bench import engines, figures, harness, machine, report
+from bench import engines, figures, harness, machine, page, peers, record, report
 from bench.harness import Measurement
+from bench.page import Section
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
+SHOWN = HERE / "record.jsonl"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-
-Runs = dict[str, tuple[dict[str, str], list[Measurement]]]
+PLOT = PAGE.with_name("benchmarks.svg")
 
 
 @click.command(help=__doc__.partition("\n")[0])
@@ -43,34 +44,44 @@ Runs = dict[str, tuple[dict[str, str], list[Measurement]]]
     type=click.IntRange(0),
     help="Measurements of each engine; 0 only prints and writes what is on file.",
 )
+@click.option("--quick", is_flag=True, help="The same as --rounds 1.")
+@click.option("--all", "everything", is_flag=True, help="Also the figures that take long.")
 @click.option(
     "--out",
     default=RESULTS,
     type=click.Path(dir_okay=False, path_type=Path),
     help="File that JSON lines are appended to.  [default: bench/results.jsonl]",
 )
-@click.option("--doc", is_flag=True, help="Write docs/benchmarks.md from all that is in --out.")
-def main(names: tuple[str, ...], wanted: str, rounds: int, out: Path, doc: bool) -> None:
+@click.option("--doc", is_flag=True, help="Write docs/benchmarks.md and its plot.")
+def main(
+    names: tuple[str, ...],
+    wanted: str,
+    rounds: int,
+    quick: bool,
+    everything: bool,
+    out: Path,
+    doc: bool,
+) -> None:
     """Measure, record, print."""
-    chosen = names or figures.NAMES
+    chosen = names or (figures.NAMES if everything else figures.main())
     field = _engines(wanted)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)  # A file has no width, and 80 would cut the tables.
+        console = Console(width=160)  # A file has no width, and 80 would cut the tables.
+    rounds = 1 if quick else rounds
     if rounds:
         _measure(chosen, field, rounds, out)
-    runs = _read(out)
-    failed = False
-    for name in chosen:
-        _, measured = _newest(runs, name)
-        if measured:
-            console.print(report.terminal(figures.find(name), measured))
-            for remark in report.remarks(measured):
-                console.print(f"  {remark}", style="yellow")
-            failed |= any(one.error for one in measured)
+    runs = record.read([SHOWN, out])
+    sections = _sections(runs, chosen)
+    for section in sections:
+        console.print(report.terminal(section.figure, section.measured))
+        for remark in report.remarks(section.measured):
+            console.print(f"  {remark}", style="yellow", markup=False)
+    _verdict(console, sections)
     if doc:
-        PAGE.write_text(_page(runs), encoding="utf-8")
+        _write(runs)
         console.print(f"wrote {PAGE.relative_to(HERE.parent)}")
+    failed = any(one.error or one.missing for each in sections for one in each.measured)
     sys.exit(1 if failed else 0)
 
 
@@ -79,19 +90,17 @@ def _measure(chosen: Iterable[str], field: list[str], rounds: int, out: Path) ->
     run = uuid4().hex[:12]
     with out.open("a", encoding="utf-8") as sink:
 
-        def write(record: dict[str, object]) -> None:
-            sink.write(json.dumps({"run": run} | record) + "\n")
-            sink.flush()
-
         def note(one: Measurement) -> None:
-            write(asdict(one))
+            sink.write(record.line(run, **asdict(one)))
+            sink.flush()
             words = " ".join(f"{k}={report.number(v)}" for k, v in one.values.items())
+            words += "".join(f" {k}: {why}" for k, why in one.missing.items())
             words += f" failed: {one.error}" if one.error else ""
             click.echo(
                 f"{one.figure} {one.round + 1}/{rounds} {one.engine}: {words.strip()}", err=True
             )
 
-        write({"facts": machine.facts(sys.argv[1:])})
+        sink.write(record.line(run, facts=machine.facts(sys.argv[1:])))
         for name in chosen:
             harness.run(figures.find(name), field, rounds, note)
 
@@ -110,43 +119,44 @@ def _engines(wanted: str) -> list[str]:
     return names
 
 
-def _read(path: Path) -> Runs:
-    """All runs in a results file, oldest first."""
-    runs: Runs = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            run = record.pop("run")
-            if "facts" in record:
-                runs[run] = (record["facts"], [])
-            else:
-                runs[run][1].append(Measurement(**record))
-    return runs
+def _sections(runs: record.Runs, names: Iterable[str]) -> list[Section]:
+    """The named figures that are on record, each from its newest run."""
+    newest = {name: record.newest(runs, name) for name in names}
+    return [
+        Section(figures.find(name), run, runs[run].of(name)) for name, run in newest.items() if run
+    ]
 
 
-def _newest(runs: Runs, figure: str) -> tuple[dict[str, str], list[Measurement]]:
-    """Facts and measurements of the newest run that has `figure`; empty ones if none has."""
-    for facts, measured in reversed(runs.values()):
-        ours = [one for one in measured if one.figure == figure]
-        if ours:
-            return facts, ours
-    return {}, []
+def _verdict(console: Console, sections: Iterable[Section]) -> None:
+    """Say how many targets are met and name those that are not."""
+    lines = [line for section in sections for line in section.lines]
+    console.print(report.tally(lines), style="bold")
+    for line in lines:
+        if line.missed:
+            bounds = ", ".join(report.bound(line.metric, target) for target in line.missed)
+            console.print(f"  missed: {line.figure.name}.{line.metric.name} {bounds}", style="red")
 
 
-def _page(runs: Runs) -> str:
-    """The Markdown page."""
-    parts: list[str] = []
-    everything: list[Measurement] = []
-    newest: dict[str, str] = {}
-    for name in figures.NAMES:
-        facts, measured = _newest(runs, name)
-        if measured:
-            parts.append(report.markdown(figures.find(name), measured, facts))
-            everything += measured
-            newest = max(newest, facts, key=lambda f: f.get("date", ""))
-    if not parts:
-        raise click.ClickException("nothing to write: the results file holds no measurement")
-    return report.page(parts, newest, report.versions(everything))
+def _write(runs: record.Runs) -> None:
+    """The page, its plot, and the record of what they show."""
+    sections = _sections(runs, figures.NAMES)
+    if not sections:
+        raise click.ClickException("nothing to write: no measurement is on record")
+    shown = {section.figure.name: section.run for section in sections}
+    facts = {run: runs[run].facts for run in runs if run in shown.values()}
+    plots = [PLOT.name] if _plot(sections) else []
+    PAGE.write_text(page.markdown(sections, facts, plots), encoding="utf-8")
+    record.write(SHOWN, shown, runs)
+
+
+def _plot(sections: Sequence[Section]) -> bool:
+    """Draw with the peers' interpreter, since it is not ours that has Matplotlib."""
+    if not peers.ready():
+        return PLOT.exists()
+    bars = [bar for section in sections for bar in page.bars(section)]
+    command = [peers.interpreter(), "-m", "bench.plot", str(PLOT)]
+    subprocess.run(command, input=json.dumps(bars), text=True, check=True, cwd=engines.ROOT)
+    return True
 
 
 if __name__ == "__main__":

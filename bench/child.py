@@ -1,8 +1,9 @@
 """The measuring process: runs one figure's program on one engine and writes what it yields.
 
-Called by the harness as `python -m bench.child FIGURE ENGINE FILE`. Each pair is written and
-flushed as it comes, so that a crash or a kill late in a program does not take the earlier values
-with it. Standard output is not used, because engines print to it.
+Called by the harness as `python -m bench.child FIGURE ENGINE FILE [METRIC]...`. Each pair is
+written and flushed as it comes, so that a crash or a kill late in a program does not take the
+earlier values with it; words in place of a value say why there is none. Standard output is not
+used, because engines print to it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ from pathlib import Path
 from typing import TextIO
 
 from bench import engines, figures
+from bench.figure import choose
 
 
-def main(figure_name: str, engine: str, path: str) -> None:
-    """Measure; write a JSON line with `metric` and `value` for each pair, and last the versions."""
+def main(figure_name: str, engine: str, path: str, *metrics: str) -> None:
+    """Measure the figure, or of it those metrics alone; write its pairs, and last the versions.
+
+    A line is JSON with `metric` and `value` or `error`, or with `versions`.
+    """
+    choose(metrics)
     figure = figures.find(figure_name)
     known = {metric.name for metric in figure.metrics}
     with Path(path).open("w", encoding="utf-8") as out:
@@ -25,7 +31,7 @@ def main(figure_name: str, engine: str, path: str) -> None:
                 raise KeyError(
                     f"figure {figure_name} yields {metric!r}, which is not among its metrics"
                 )
-            _write(out, metric=metric, value=value)
+            _write(out, metric=metric, **{"error" if isinstance(value, str) else "value": value})
         _write(out, versions=engines.versions(engine))
 
 

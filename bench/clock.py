@@ -22,7 +22,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def rate(
-    call: Callable[[], object], *, warm: float = 0.5, period: float = 1.5, slices: int = 5
+    call: Callable[[], object], *, warm: float = 0.3, period: float = 0.7, slices: int = 5
 ) -> float:
     """Calls per second, one at a time: median over the slices of `period`, after `warm` seconds."""
     _repeat(call, warm)
@@ -30,15 +30,26 @@ def rate(
 
 
 def batch_rate(
-    batch: Callable[[], object], size: int, *, warm: int = 2, least: int = 5, period: float = 2.5
+    batch: Callable[[], object],
+    size: int,
+    *,
+    warm: float = 0.3,
+    least: int = 2,
+    period: float = 0.7,
+    patience: float = 10.0,
 ) -> float:
-    """Items per second: median over batches of `size`, at least `least` and for `period` s."""
-    for _ in range(warm):
-        batch()
+    """Items per second: median over batches of `size`, after batches of `warm` seconds.
+
+    It takes at least `least` batches and `period` seconds, but begins none after `patience`
+    seconds, so that an engine that is a hundred times slower is measured too, if less often.
+    """
+    _repeat(batch, warm)
     rates: list[float] = []
     begun = perf_counter()
-    while len(rates) < least or perf_counter() - begun < period:
+    passed = 0.0
+    while not rates or passed < period or (len(rates) < least and passed < patience):
         rates.append(size / seconds(batch))
+        passed = perf_counter() - begun
     return median(rates)
 
 

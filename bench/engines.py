@@ -82,6 +82,13 @@ def cluster(name: str, num_cpus: int = 2) -> Iterator[Any]:
         engine.shutdown()
 
 
+def groups(engine: Any) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    """What makes a placement group, and what removes it."""
+    if engine.__name__ == "ray":
+        engine = importlib.import_module("ray.util")
+    return engine.placement_group, engine.remove_placement_group
+
+
 @contextmanager
 def two_nodes(name: str) -> Iterator[tuple[Any, Callable[[], None]]]:
     """A running engine on two nodes of this machine, and what kills the second, with all that it

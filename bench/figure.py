@@ -6,14 +6,34 @@ tables. It is imported by the measuring child as well, so this file uses the sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Samples = Iterator[tuple[str, float]]
-"""What a program yields: the name of a metric of its figure, and the value measured."""
+Samples = Iterator[tuple[str, float | str]]
+"""What a program yields: the name of a metric of its figure, and the value measured; or words that
+say why there is none."""
 
 Better = Literal["higher", "lower", "neither"]
+
+
+_chosen: set[str] = set()
+
+
+def choose(metrics: Collection[str]) -> None:
+    """Have `attempt` pass over all metrics but these, in this process; none given: over none."""
+    _chosen.clear()
+    _chosen.update(metrics)
+
+
+def attempt(metric: str, measure: Callable[[], float]) -> Samples:
+    """Yield what `measure` returns, or the error that it raises, so that the program goes on."""
+    if _chosen and metric not in _chosen:
+        return
+    try:
+        yield metric, measure()
+    except Exception as error:
+        yield metric, f"{type(error).__name__}: {str(error).strip()[:200]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +51,10 @@ class Target:
     peer: str | None = None
 
 
+AHEAD = Target(1.0, "ray")
+"""What holds for every metric that names no other target beside Ray: not behind it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One number of a figure.
@@ -41,6 +65,9 @@ class Metric:
         better: Direction that is good; "neither" for a count that is only shown.
         meaning: One phrase that says from where to where the clock ran.
         targets: Bounds of the design, if it states any.
+        resolution: Least value that means anything. Ratios take smaller ones for as large, since
+            nothing against next to nothing is no advantage.
+        spent_on: Where the time or memory goes; the page says it when a target is missed.
     """
 
     name: str
@@ -48,11 +75,24 @@ class Metric:
     better: Better
     meaning: str
     targets: tuple[Target, ...] = ()
+    resolution: float = 0.0
+    spent_on: str = ""
 
-    def advantage(self, ours: float, theirs: float) -> float:
-        """How many times as good as theirs our value is; above 1 is always better."""
-        top, bottom = (ours, theirs) if self.better == "higher" else (theirs, ours)
-        return top / bottom if bottom else float("inf")
+    @property
+    def bounds(self) -> tuple[Target, ...]:
+        """The targets, and `AHEAD` unless one of them is about Ray already."""
+        named = self.better == "neither" or any(t.peer == AHEAD.peer for t in self.targets)
+        return self.targets if named else (*self.targets, AHEAD)
+
+    def advantage(self, ours: float, theirs: float) -> float | None:
+        """How many times as good as theirs our value is; above 1 is always better.
+
+        None where there is no such number: for a mere count, or when a value is zero.
+        """
+        ours, theirs = max(ours, self.resolution), max(theirs, self.resolution)
+        if self.better == "neither" or not ours or not theirs:
+            return None
+        return ours / theirs if self.better == "higher" else theirs / ours
 
     def within(self, ours: float, bound: float) -> bool:
         """Whether our value keeps an absolute bound."""
@@ -71,6 +111,7 @@ class Figure:
             Ray. It is given the name of the module to import.
         own: Programs of the other engines, each in its engine's own idiom, by engine name.
         limit: Seconds after which one measurement is killed and reported as failed.
+        main: Whether it belongs to the run that names no figures, which has 20 minutes for all.
     """
 
     name: str
@@ -78,7 +119,8 @@ class Figure:
     metrics: tuple[Metric, ...]
     shared: Callable[[str], Samples]
     own: Mapping[str, Callable[[], Samples]] = field(default_factory=dict)
-    limit: float = 120.0
+    limit: float = 180.0
+    main: bool = False
 
     @property
     def engines(self) -> tuple[str, ...]:

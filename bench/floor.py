@@ -15,6 +15,11 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from struct import Struct
 
+from bench.clock import batch_rate, rate
+
+MESSAGE = bytes(128)
+"""About the size of an encoded task without arguments."""
+
 _LENGTH = Struct("<I")
 _CHUNK = 1 << 18
 
@@ -84,6 +89,23 @@ def calls(connection: socket.socket, function: Callable[..., object], count: int
         for frame in frames:
             pickle.loads(frame)
         done += len(frames)
+
+
+def round_trips() -> float:
+    """Round trips a second, one message there and back at a time, on a unix socket."""
+    with partner(echo) as connection:
+
+        def round_trip() -> None:
+            connection.sendall(MESSAGE)
+            connection.recv(len(MESSAGE), socket.MSG_WAITALL)
+
+        return rate(round_trip)
+
+
+def batches(function: Callable[[], object], size: int) -> float:
+    """Pickled calls a second of one process on another, `size` in flight, no bookkeeping."""
+    with partner(call_pickled) as connection:
+        return batch_rate(lambda: calls(connection, function, size), size)
 
 
 def forked(count: int, body: Callable[[], None]) -> list[int]:

@@ -3,12 +3,13 @@
 One measurement is `python -m bench.child` under the engine's own interpreter. Before it the harness
 waits, within reason, for the machine to be quiet, and records how busy it was; after it nothing of
 it is left running. A failure is a record like any other: the values yielded before it count, and
-its last words are kept.
+its last words are kept. Nothing that an engine does ends the run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from bench import engines, peers, processes
 from bench.figure import Figure
@@ -24,8 +24,11 @@ from bench.figure import Figure
 QUIET = 0.15
 """Share of the machine in use below which a measurement starts at once; an editor uses 1-5 %."""
 
-PATIENCE = 10
-"""Half seconds to wait for quiet, which a shared machine may never be."""
+PATIENCE = 15
+"""Times 0.3 s to wait for quiet, which a shared machine may never be."""
+
+HUNG = "no end"
+"""How the error of a measurement begins that was killed at its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,10 @@ class Measurement:
 
     Args:
         values: Value by metric; incomplete when `error` is set.
+        missing: By metric, why there is no value though the program went on.
         busy: Share of the machine's processors others used just before, 0 to 1.
+        others: The same during the measurement: what was used less what the program and its
+            descendants did, as far as the kernel told us of these when they ended.
         leftover: Processes that were still running after the program's end, and were killed.
         error: Last words of a failed measurement, or None.
     """
@@ -43,8 +49,10 @@ class Measurement:
     engine: str
     round: int
     values: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     busy: float = 0.0
+    others: float = 0.0
     leftover: int = 0
     seconds: float = 0.0
     error: str | None = None
@@ -55,51 +63,69 @@ def run(
     wanted: Sequence[str],
     rounds: int,
     report: Callable[[Measurement], None],
+    metrics: Sequence[str] = (),
 ) -> list[Measurement]:
     """Measure `figure` on those of the `wanted` engines that have a program for it.
 
-    An engine that yielded nothing in two rounds running is left out of the later ones.
+    An engine that yielded nothing, or did not end, in two rounds running is left out of the later
+    ones. One whose environment cannot be made has one measurement, which says so.
 
     Args:
         figure: What to measure.
         wanted: Names of engines.
         rounds: How often each is measured.
         report: Called with every measurement as it ends.
+        metrics: What alone is needed, of what a program measures by `attempt`; none named: all.
     """
     processes.adopt_orphans()
-    entered = [engine for engine in figure.engines if engine in wanted]
-    interpreters = {engine: _interpreter(engine) for engine in entered}
     done: list[Measurement] = []
+
+    def note(one: Measurement) -> None:
+        done.append(one)
+        report(one)
+
+    interpreters: dict[str, str] = {}
+    for engine in figure.engines:
+        if engine in wanted:
+            try:
+                interpreters[engine] = _interpreter(engine)
+            except RuntimeError as error:
+                words = " ".join(str(error).split())  # one line of a page
+                note(Measurement(figure.name, engine, 0, error=words))
+    entered = list(interpreters)
     for number in range(rounds):
         # Rotated, so that nobody always runs behind the same peer, in the state it left.
         turn = number % len(entered) if entered else 0
         for engine in entered[turn:] + entered[:turn]:
-            if not _hopeless(done, engine):
-                one = measure(figure, engine, number, interpreters[engine])
-                done.append(one)
-                report(one)
+            if not hopeless(done, engine):
+                note(measure(figure, engine, number, interpreters[engine], metrics))
     return done
 
 
-def measure(figure: Figure, engine: str, number: int, interpreter: str) -> Measurement:
+def measure(
+    figure: Figure, engine: str, number: int, interpreter: str, metrics: Sequence[str] = ()
+) -> Measurement:
     """One measurement in a fresh process of `interpreter`."""
     busy = _settle()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder, "out")
         out.touch()
-        begun = perf_counter()
-        command = [interpreter, "-m", "bench.child", figure.name, engine, str(out)]
+        begun, used, own = perf_counter(), processes.used(), processes.used_by_children()
+        command = [interpreter, "-m", "bench.child", figure.name, engine, str(out), *metrics]
         error = await_child(command, engine, Path(folder), figure.limit)
-        passed = perf_counter() - begun
         leftover = processes.end_leftovers()
+        passed = perf_counter() - begun
+        used = processes.used() - used - (processes.used_by_children() - own)
         records = [json.loads(line) for line in out.read_text().splitlines()]
     return Measurement(
         figure=figure.name,
         engine=engine,
         round=number,
-        values={record["metric"]: record["value"] for record in records if "metric" in record},
+        values={record["metric"]: record["value"] for record in records if "value" in record},
+        missing={record["metric"]: record["error"] for record in records if "error" in record},
         versions=next((record["versions"] for record in records if "versions" in record), {}),
         busy=round(busy, 3),
+        others=round(max(used, 0) / passed / (os.cpu_count() or 1), 3),
         leftover=leftover,
         seconds=round(passed, 3),
         error=error,
@@ -128,7 +154,7 @@ def await_child(command: list[str], engine: str, folder: Path, limit: float) -> 
             processes.end_tree(child.pid)
             child.wait()
             if isinstance(interruption, subprocess.TimeoutExpired):
-                return f"no end within {limit:g} s"
+                return f"{HUNG} within {limit:g} s"
             raise
         sink.seek(0)
         lines = sink.read().strip().splitlines()
@@ -140,15 +166,20 @@ def _interpreter(engine: str) -> str:
 
 
 def _settle() -> float:
-    """Wait for the machine to be quiet and return how busy it was in the last half second."""
+    """Wait for the machine to be quiet and return how busy it was at last."""
     busy = 1.0
     for _ in range(PATIENCE):
-        busy = processes.busy(0.5)
+        busy = processes.busy(0.3)
         if busy < QUIET:
             break
     return busy
 
 
-def _hopeless(done: Sequence[Measurement], engine: str) -> bool:
-    last: list[Any] = [one.values for one in done if one.engine == engine][-2:]
-    return len(last) == 2 and not any(last)
+def hopeless(done: Sequence[Measurement], engine: str) -> bool:
+    """Whether its last two measurements yielded nothing or did not end."""
+    last = [one for one in done if one.engine == engine][-2:]
+    return len(last) == 2 and all(not one.values or _hung(one) for one in last)
+
+
+def _hung(one: Measurement) -> bool:
+    return one.error is not None and one.error.startswith(HUNG)

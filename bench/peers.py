@@ -16,7 +16,14 @@ HOME = Path(__file__).resolve().parent / ".env"
 PINS = (
     *("ray==2.60.0", "distributed==2026.8.0", "dask==2026.8.0", "numpy", "psutil"),
     *("msgspec", "cloudpickle", "click", "rich"),  # for our shuffle on Ray
+    "matplotlib",  # for the page's plots
 )
+
+
+def ready() -> bool:
+    """Whether the environment is there, as `PINS` say."""
+    stamp = HOME / "pins"
+    return stamp.exists() and stamp.read_text() == "\n".join(PINS)
 
 
 def interpreter() -> str:
@@ -25,13 +32,13 @@ def interpreter() -> str:
     Raises:
         RuntimeError: The environment could not be made; carries the installer's last lines.
     """
-    python, stamp = HOME / "bin" / "python", HOME / "pins"
-    if not stamp.exists() or stamp.read_text() != "\n".join(PINS):
+    python = HOME / "bin" / "python"
+    if not ready():
         print(f"making {HOME.name} with {', '.join(PINS)}", file=sys.stderr)
         shutil.rmtree(HOME, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(HOME)])
         _run([str(python), "-m", "pip", "install", "-q", *PINS])
-        stamp.write_text("\n".join(PINS))
+        (HOME / "pins").write_text("\n".join(PINS))
     return str(python)
 
 

@@ -1,127 +1,162 @@
-"""Tables of a run: medians, spread, ratios and targets; for the terminal and as Markdown.
+"""What a run has shown: medians, spread, ratios and targets; as tables for the terminal.
 
 A ratio is the median over rounds of our value against the peer's of the same round, so that a slow
 minute of the machine is on both sides of it. It is turned so that above 1 is always better for
-Freehold.
+Freehold. `page` writes the same as Markdown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from statistics import median
 
-from rich.console import JustifyMethod
 from rich.table import Table
 
+from bench.engines import NAMES
 from bench.figure import Figure, Metric, Target
 from bench.harness import Measurement
 
 OURS = "freehold"
-COLUMNS = ("metric", "engine", "median", "min - max", "freehold is", "target", "")
+PEERS = tuple(name for name in NAMES if name != OURS)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One engine's line for one metric, as text."""
+class Value:
+    """One engine's result for one metric: median and extremes over rounds, in the metric's unit."""
 
-    metric: str
-    engine: str
-    middle: str
-    spread: str
-    ratio: str
-    target: str
-    verdict: str
+    middle: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Collection[float]) -> Value:
+        """From the values of all rounds."""
+        return cls(median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        middle, least, most = map(number, (self.middle, self.least, self.most))
+        return middle if least == most else f"{middle} ({least} - {most})"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All that a table says about one metric.
+
+    Args:
+        values: By engine, in the order of `engines.NAMES`, for those that yielded any.
+        ratios: Freehold's advantage by peer, where there is one.
+    """
+
+    figure: Figure
+    metric: Metric
+    values: dict[str, Value]
+    ratios: dict[str, float]
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """In the order of `COLUMNS`."""
-        return (
-            self.metric,
-            self.engine,
-            self.middle,
-            self.spread,
-            self.ratio,
-            self.target,
-            self.verdict,
-        )
+    def targets(self) -> list[tuple[Target, bool]]:
+        """Each target that could be judged, and whether it is met."""
+        judged: list[tuple[Target, bool]] = []
+        for target in self.metric.bounds:
+            if target.peer is None and OURS in self.values:
+                held = self.metric.within(self.values[OURS].middle, target.bound)
+                judged.append((target, held))
+            elif target.peer in self.ratios:
+                judged.append((target, self.ratios[target.peer] >= target.bound))
+        return judged
+
+    @property
+    def missed(self) -> list[Target]:
+        """The targets that are not met."""
+        return [target for target, held in self.targets if not held]
+
+    @property
+    def bounds(self) -> str:
+        """The judged targets in words."""
+        return ", ".join(bound(self.metric, target) for target, _ in self.targets)
+
+    @property
+    def verdict(self) -> str:
+        """Met, or what is missed; nothing where nothing is promised."""
+        if not self.targets:
+            return ""
+        missed = [bound(self.metric, target) for target in self.missed]
+        if len(missed) == len(self.targets):
+            return "missed"
+        return f"missed: {', '.join(missed)}" if missed else "met"
+
+    @property
+    def ours(self) -> str:
+        """Freehold's median with its unit, or a dash."""
+        value = self.values.get(OURS)
+        return f"{number(value.middle)} {self.metric.unit}".strip() if value else "-"
+
+    def ratio(self, peer: str) -> str:
+        """Freehold's advantage over `peer`; a dash where there is a value but no ratio."""
+        if peer in self.ratios:
+            ratio = self.ratios[peer]
+            return f"{number(ratio)}x" if ratio >= 0.01 else "< 0.01x"
+        return "-" if peer in self.values else ""
 
 
-def rows(figure: Figure, measured: Sequence[Measurement]) -> Iterator[Row]:
-    """The lines of a figure, metric by metric, Freehold first."""
+def lines(figure: Figure, measured: Sequence[Measurement]) -> Iterator[Line]:
+    """The metrics of a figure that anybody has a value for."""
     for metric in figure.metrics:
-        series = _series(metric, figure, measured)
-        for engine, values in series.items():
-            yield _row(metric, engine, values, series.get(OURS, {}))
+        series = _series(metric, measured)
+        ratios = {peer: ratios_by_round(metric, measured, peer) for peer in PEERS}
+        if series:
+            yield Line(
+                figure,
+                metric,
+                {engine: Value.of(by_round.values()) for engine, by_round in series.items()},
+                {peer: median(several) for peer, several in ratios.items() if several},
+            )
 
 
 def terminal(figure: Figure, measured: Sequence[Measurement]) -> Table:
-    """A table for the terminal."""
+    """A table for the terminal: a line per metric; of a peer its median and our ratio to it."""
+    found = list(lines(figure, measured))
+    peers = [peer for peer in PEERS if any(peer in line.values for line in found)]
     table = Table(title=f"{figure.name}: {figure.title}", title_justify="left")
-    for column in COLUMNS:
-        side: JustifyMethod = "left" if column in ("metric", "engine", "") else "right"
-        table.add_column(column, justify=side, no_wrap=True)
-    for _, group in groupby(rows(figure, measured), key=lambda row: row.metric):
-        for row in group:
-            table.add_row(*row.cells, style="bold" if row.engine == OURS else None)
-        table.add_section()
+    table.add_column("measure", no_wrap=True)
+    for column in (OURS, *peers):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("target")
+    table.add_column("")
+    for line in found:
+        cells = [
+            f"{number(line.values[peer].middle)}  {line.ratio(peer)}" if peer in line.values else ""
+            for peer in peers
+        ]
+        style = "red" if line.missed else None
+        table.add_row(line.metric.name, line.ours, *cells, line.bounds, line.verdict, style=style)
     return table
 
 
 def remarks(measured: Iterable[Measurement]) -> list[str]:
-    """What went wrong: failures, leftovers, a busy machine."""
+    """What went wrong: failures, values that are missing, leftovers; a line each."""
     measured = list(measured)
-    found = {f"{one.engine}: failed: {one.error}": None for one in measured if one.error}
+    found: dict[str, None] = {}
+    for one in measured:
+        if one.error:
+            found[f"{one.engine} failed: {one.error}"] = None
+        for metric, words in one.missing.items():
+            found[f"{one.engine} has no {metric}: {words}"] = None
     left = {one.engine: one.leftover for one in measured if one.leftover}
-    found |= {f"{name}: left {count} processes behind": None for name, count in left.items()}
-    if measured and (busy := median(one.busy for one in measured)) > 0.1:
-        found[f"others used {busy:.0%} of the machine before the median measurement"] = None
+    found |= {f"{name} left {count} processes behind": None for name, count in left.items()}
     return list(found)
 
 
-def markdown(figure: Figure, measured: Sequence[Measurement], run: Mapping[str, str]) -> str:
-    """A section of the page: table, meanings, remarks, and where and when it was measured."""
-    lines = [f"## {figure.name}: {figure.title}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
-    lines += [_line(row.cells) for row in rows(figure, measured)]
-    lines += ["", *(f"* `{metric.name}`: {metric.meaning}." for metric in figure.metrics)]
-    lines += [f"* Remark: {remark}." for remark in remarks(measured)]
-    count = 1 + max(one.round for one in measured)
-    rounds = "1 round" if count == 1 else f"{count} rounds"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{rounds}, {run['date']}, source {run['source']}: `{run['command']}`",
-            "",
-        ]
-    )
+def share(shares: Iterable[float]) -> str:
+    """Shares of the machine in words: the median and the most."""
+    listed = list(shares)
+    return f"{median(listed):.0%}, at most {max(listed):.0%}"
 
 
-def page(sections: Iterable[str], run: Mapping[str, str], versions: Mapping[str, str]) -> str:
-    """The whole page, from the sections and the newest run's machine."""
-    named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    head = [
-        "# Benchmarks",
-        "",
-        "Written by `python -m bench --doc`; do not edit. `bench/README.md` says how to read it",
-        "and how noise is treated. *freehold is* says how many times as good Freehold is as the",
-        "engine of that line (median of the rounds' own ratios): above 1 is better, whatever the",
-        "unit. Targets are the budgets of the design.",
-        "",
-        f"Machine: {run['processor']}, {run['memory']}, {run['kernel']}. Versions: {named}.",
-        "",
-    ]
-    return "\n".join([*head, *sections])
-
-
-def versions(measured: Iterable[Measurement]) -> dict[str, str]:
-    """Versions of all that was measured; where two environments differ, both."""
-    found: dict[str, set[str]] = {}
-    for one in measured:
-        for name, version in one.versions.items():
-            found.setdefault(name, set()).add(version)
-    return {name: " and ".join(sorted(several)) for name, several in found.items()}
+def tally(found: Iterable[Line]) -> str:
+    """How many targets are met, in words."""
+    judged = [held for line in found for _, held in line.targets]
+    return f"{sum(judged)} of {len(judged)} targets met"
 
 
 def number(value: float) -> str:
@@ -129,54 +164,36 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
+    if abs(rounded) >= 100:
+        return f"{rounded:,.0f}"
+    return f"{rounded:.6f}".rstrip("0").rstrip(".") if abs(rounded) >= 1e-5 else "0"
 
 
-def _series(
-    metric: Metric, figure: Figure, measured: Sequence[Measurement]
-) -> dict[str, dict[int, float]]:
-    """Values by engine and round, for the engines that yielded any."""
-    series: dict[str, dict[int, float]] = {engine: {} for engine in figure.engines}
-    for one in measured:
-        if metric.name in one.values:
-            series[one.engine][one.round] = one.values[metric.name]
-    return {engine: values for engine, values in series.items() if values}
-
-
-def _row(metric: Metric, engine: str, values: dict[int, float], ours: dict[int, float]) -> Row:
-    ratios = [
-        metric.advantage(ours[turn], value)
-        for turn, value in values.items()
-        if engine != OURS and turn in ours and metric.better != "neither"
-    ]
-    ratio = median(ratios) if ratios else None
-    middle = median(values.values())
-    target = next((t for t in metric.targets if (t.peer or OURS) == engine), None)
-    return Row(
-        metric.name,
-        engine,
-        f"{number(middle)} {metric.unit}".strip(),
-        f"{number(min(values.values()))} - {number(max(values.values()))}",
-        f"{number(ratio)}x" if ratio is not None else "",
-        _bound(metric, target) if target else "",
-        _verdict(metric, target, middle, ratio) if target else "",
-    )
-
-
-def _bound(metric: Metric, target: Target) -> str:
+def bound(metric: Metric, target: Target) -> str:
+    """A target in words."""
     if target.peer is not None:
-        return f"≥ {number(target.bound)}x"
+        return f"≥ {number(target.bound)}x {target.peer}"
     sign = "≥" if metric.better == "higher" else "≤"
-    return f"{sign} {number(target.bound)} {metric.unit}"
+    return f"{sign} {number(target.bound)} {metric.unit}".strip()
 
 
-def _verdict(metric: Metric, target: Target, middle: float, ratio: float | None) -> str:
-    if target.peer is None:
-        return "met" if metric.within(middle, target.bound) else "missed"
-    if ratio is None:
-        return ""
-    return "met" if ratio >= target.bound else "missed"
+def ratios_by_round(metric: Metric, measured: Sequence[Measurement], peer: str) -> list[float]:
+    """Freehold's advantage over `peer` in each round that has both."""
+    series = _series(metric, measured)
+    ours, theirs = series.get(OURS, {}), series.get(peer, {})
+    found = [metric.advantage(ours[turn], theirs[turn]) for turn in ours if turn in theirs]
+    return [ratio for ratio in found if ratio is not None]
 
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _series(metric: Metric, measured: Sequence[Measurement]) -> dict[str, dict[int, float]]:
+    """Values by engine and round, for the engines that yielded any."""
+    series: dict[str, dict[int, float]] = {}
+    for engine in NAMES:
+        values = {
+            one.round: one.values[metric.name]
+            for one in measured
+            if one.engine == engine and metric.name in one.values
+        }
+        if values:
+            series[engine] = values
+    return series

@@ -1,4 +1,4 @@
-"""The figures, one per file, named in the order in which they are printed.
+"""The figures: one per file, and every file of this folder is one.
 
 They are imported one at a time, so that a measuring process carries only what its own figure needs.
 """
@@ -6,23 +6,26 @@ They are imported one at a time, so that a measuring process carries only what i
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 from bench.figure import Figure
 
-NAMES = (
+ORDER = (
     "startup",
-    "task_sync",
-    "task_throughput",
-    "put_get_100mib",
-    "worker_starts",
+    "tasks",
     "actors",
-    "scale_single",
-    "idle",
-    "recovery",
-    "sort",
+    "small_objects",
+    "large_objects",
+    "placement_groups",
+    "envelope",
+    "queued",
+    "footprint",
     "transfer",
-    "broadcast",
 )
+"""Those that are printed first, in this order; all others follow by name."""
+
+_FOUND = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+NAMES = (*ORDER, *(name for name in _FOUND if name not in ORDER))
 
 
 def find(name: str) -> Figure:
@@ -35,3 +38,8 @@ def find(name: str) -> Figure:
         raise KeyError(f"no figure is called {name!r}; there are {', '.join(NAMES)}")
     figure: Figure = import_module(f"bench.figures.{name}").FIGURE
     return figure
+
+
+def main() -> tuple[str, ...]:
+    """Names of the figures that are measured when none is named."""
+    return tuple(name for name in NAMES if find(name).main)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import Pool
 from time import perf_counter
+from typing import Any
 
 from bench.clock import seconds
 from bench.engines import dask_client, load, start
@@ -30,14 +32,26 @@ def one() -> int:
     return 1
 
 
+def timed(
+    begin: Callable[[], Any], first: Callable[[Any], int]
+) -> Generator[tuple[str, float], None, Any]:
+    """Start something, have it run the first task, and return what was started."""
+    begun = perf_counter()
+    started = begin()
+    up = perf_counter()
+    yield "init", up - begun
+    assert first(started) == 1
+    done = perf_counter()
+    yield "first_task", done - up
+    yield "first_result", done - begun
+    return started
+
+
 def shared(name: str) -> Samples:
     """Import, init, run one task, shut down."""
     yield "import", fresh_import(name)
     engine = load(name)
-    begun = perf_counter()
-    start(engine)
-    assert engine.get(engine.remote(one).remote()) == 1
-    yield "first_result", perf_counter() - begun
+    yield from timed(lambda: start(engine), lambda _: engine.get(engine.remote(one).remote()))
     yield "shutdown", seconds(engine.shutdown)
 
 
@@ -45,21 +59,15 @@ def dask() -> Samples:
     """The same with a local cluster of two worker processes."""
     yield "import", fresh_import("distributed")
     load("distributed")
-    begun = perf_counter()
-    with dask_client() as client:
-        assert client.submit(one, pure=False).result() == 1
-        yield "first_result", perf_counter() - begun
-        begun = perf_counter()
-    yield "shutdown", perf_counter() - begun
+    context = dask_client()
+    yield from timed(context.__enter__, lambda client: client.submit(one, pure=False).result())
+    yield "shutdown", seconds(lambda: context.__exit__(None, None, None))
 
 
 def pool() -> Samples:
     """The same with a pool of two processes."""
     yield "import", fresh_import("multiprocessing.pool")
-    begun = perf_counter()
-    workers = Pool(2)
-    assert workers.apply(one) == 1
-    yield "first_result", perf_counter() - begun
+    workers = yield from timed(lambda: Pool(2), lambda workers: workers.apply(one))
     begun = perf_counter()
     workers.close()
     workers.join()
@@ -67,25 +75,37 @@ def pool() -> Samples:
 
 
 def executor() -> Samples:
-    """The same with a process pool executor of two."""
+    """The same with a process pool executor of two, which forks at the first submission."""
     yield "import", fresh_import("concurrent.futures.process")
-    begun = perf_counter()
-    workers = ProcessPoolExecutor(2)
-    assert workers.submit(one).result() == 1
-    yield "first_result", perf_counter() - begun
+    workers = yield from timed(
+        lambda: ProcessPoolExecutor(2), lambda workers: workers.submit(one).result()
+    )
     yield "shutdown", seconds(workers.shutdown)
+
+
+def floor() -> Samples:
+    """A bare interpreter: what any start of a fresh process costs at least."""
+    yield "init", seconds(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
 
 
 FIGURE = Figure(
     name="startup",
     title="Starting and stopping a runtime of two workers",
     metrics=(
-        Metric("import", "s", "lower", "the import statement in a fresh interpreter"),
         Metric(
-            "first_result", "s", "lower", "from init() to the first task's result", (Target(0.3),)
+            "import", "s", "lower", "the import statement in a fresh interpreter", (Target(0.12),)
         ),
-        Metric("shutdown", "s", "lower", "the call that takes it down"),
+        Metric(
+            "init",
+            "s",
+            "lower",
+            "init(); floor: an interpreter that does nothing, start to end",
+        ),
+        Metric("first_task", "s", "lower", "submit + get of the first task"),
+        Metric("first_result", "s", "lower", "the two together", (Target(0.3),)),
+        Metric("shutdown", "s", "lower", "the call that takes it down", (Target(0.2),)),
     ),
     shared=shared,
-    own={"dask": dask, "pool": pool, "executor": executor},
+    own={"dask": dask, "pool": pool, "executor": executor, "floor": floor},
+    main=True,
 )

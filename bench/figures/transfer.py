@@ -63,4 +63,5 @@ FIGURE = Figure(
     ),
     shared=shared,
     own={"floor": floor},
+    main=True,
 )
