@@ -20,8 +20,10 @@ from core.world import (
 from freehold.core.cancelling import GRACE
 from freehold.core.entries import Entry
 from freehold.core.fetching import GET
+from freehold.core.hosting import Hosting
 from freehold.core.leasing import ASK_AGAIN, PIPELINE_MICROS
-from freehold.roles.executor import Executor
+from freehold.roles.executor import NO_JOB, Executor
+from freehold.wire.actors import Creation as ActorCreation
 from freehold.wire.messages import (
     Address,
     Argument,
@@ -29,6 +31,7 @@ from freehold.wire.messages import (
     CancelFetch,
     CancelObject,
     CancelTask,
+    CreateObject,
     FetchObject,
     FreeObjects,
     Gone,
@@ -157,6 +160,19 @@ def test_owner_of_an_argument_dies(bench: Bench, world: World, missed: bool) -> 
     tried = [NEAR.node] if missed else []
     world.expect((BORROWER, TaskReturned(push.task, 0, [Missing(X, tried)])))
     assert made.counts() == dict.fromkeys(made.counts(), 0)
+
+
+def test_what_an_actor_returns_belongs_to_no_job(bench: Bench, world: World) -> None:
+    """Goal: a caller's result stays when the actor's own job ends: the caller may be of another.
+    Method: a worker of a plain task asks for room; then as the home of an actor, for its caller and
+    for itself."""
+    made = executor(world, bench)
+    made.create(X, 100, OWNER, lambda: None)
+    made.execution.hosting = Hosting(made.execution, ActorCreation(), BORROWER)
+    made.create(X, 100, OWNER, lambda: None)
+    made.create(X, 100, world.address, lambda: None)
+    jobs = [message.job for message in world.take(CreateObject, NODE)]
+    assert jobs == [made.job, NO_JOB, made.job]
 
 
 def test_argument_lost_while_its_task_is_queued(bench: Bench, world: World) -> None:

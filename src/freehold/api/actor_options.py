@@ -28,6 +28,7 @@ class ActorOptions(shared.Asked, frozen=True):
     concurrency_groups: Mapping[str, int] = {}
     namespace: str = ""
     get_if_exists: bool = False
+    lifetime: str | None = None
 
     def creation(self, kind: type) -> Creation:
         """What the worker is told of how calls run."""
@@ -84,6 +85,8 @@ def actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOptions:
         values["namespace"] = named.checked_namespace(values["namespace"])
     if not isinstance(values.get("get_if_exists", False), bool):
         raise TypeError(f"get_if_exists must be True or False, not {values['get_if_exists']!r}")
+    if values.get("lifetime") not in (None, "detached"):
+        raise ValueError(f'lifetime must be None or "detached", not {values["lifetime"]!r}')
     options = msgspec.structs.replace(base, **values)
     if options.get_if_exists and not options.name:
         raise ValueError("get_if_exists=True needs a name")

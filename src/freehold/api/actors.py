@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
 import msgspec
 
 from freehold import errors
-from freehold.api import named, session
+from freehold.api import detached, named, session
 from freehold.api.actor_options import (
     ActorOptions,
     MethodOptions,
@@ -386,10 +386,15 @@ class ActorClass(Generic[T]):
             self._prepare(process)
         function = self._prepared
         assert function is not None
+        options = self._options
+        if options.lifetime is not None:
+            wanted = detached.blueprint(
+                process, options, function, self._creation, self._packed, args, kwargs
+            )
+            return detached.create(process, wanted, get_if_exists=options.get_if_exists)
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
         context = process.context()
         borrowed = [*packed.borrowed, *function.captured]
-        options = self._options
         task = ActorTask(
             context.names.next_task(
                 function.fingerprint, packed.blob, [ref.object for ref in (*packed.deps, *borrowed)]

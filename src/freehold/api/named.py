@@ -35,9 +35,12 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
     Raises:
         ValueError: no living actor has this name there.
+        ClusterUnreachableError: the head does not answer, or the actor is detached and is not made
+            again within ten seconds.
     """
     name = checked_name(name)
     process = session.connected()
+    deadline = time.monotonic() + HEAD_PATIENCE
     while True:
         found = find(process, name, checked_namespace(namespace))
         if not found:
@@ -48,7 +51,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
         handle = borrowed(process, found[0])
         if handle is not None:
             return handle
-        forget(process, found[0])
+        stale(process, found[0], deadline)
 
 
 def list_named_actors(*, all_namespaces: bool = False) -> list[Any]:
@@ -72,6 +75,7 @@ def create(
 ) -> ActorHandle[Any]:
     """Take the name, then ``make`` the actor; or return the one that has it, if that will do."""
     acting = process.role.acting
+    deadline = time.monotonic() + HEAD_PATIENCE
     with process.lock:
         acting.begin_naming(actor.object, process.head)
     try:
@@ -82,7 +86,7 @@ def create(
                 return make()
             found = borrowed(process, holder)
             if found is None:
-                forget(process, holder)
+                stale(process, holder, deadline)
             elif get_if_exists:
                 return found
             else:
@@ -117,14 +121,16 @@ def asked(process: Process, question: Callable[[int], Message]) -> Any:
             time.sleep(0.05)
 
 
-def borrowed(process: Process, actor: NamedActor) -> ActorHandle[Any] | None:
-    """A handle of a named actor; None if it has ended."""
+def borrowed(
+    process: Process, actor: NamedActor, *, ended: bool = False
+) -> ActorHandle[Any] | None:
+    """A handle of a named actor; None if it has ended. ``ended``: that will do as well."""
     from freehold.api.actors import ActorHandle, kind_of
 
     ref = Reference(actor.object, actor.owner)
     signal = Signal()
     with process.lock:
-        borrowing = process.role.acting.borrow(ref, signal.ring)
+        borrowing = process.role.acting.borrow(ref, signal.ring, ended=ended)
         process.transport.flush()
     process.pump.wait(borrowing, signal, None)
     if not borrowing.alive:
@@ -132,8 +138,17 @@ def borrowed(process: Process, actor: NamedActor) -> ActorHandle[Any] | None:
     return ActorHandle(ObjectRef(process, ref), kind_of(actor.kind))
 
 
-def forget(process: Process, actor: NamedActor) -> None:
-    """Its owner knows the actor no more: the name is stale."""
+def stale(process: Process, actor: NamedActor, deadline: float) -> None:
+    """Its owner knows the actor no more: the name is stale. Of a detached one the head will hear,
+    and perhaps have it made again; until ``deadline`` (monotonic seconds).
+    """
+    if actor.detached:
+        if time.monotonic() > deadline:
+            raise ClusterUnreachableError(
+                f"the process that keeps the detached actor {actor.name!r} cannot be reached"
+            )
+        time.sleep(0.05)
+        return
     with process.lock:
         process.transport.send(process.head, UnnameActor(actor.object))
         process.transport.flush()

@@ -134,7 +134,7 @@ def returns(value: object) -> int:
 
 #: What to say of options that Ray has and Freehold has not.
 INSTEAD: Final = {
-    "lifetime": "an actor ends with the process that created it: create it in a driver that stays",
+    "lifetime": "only actors have one",
     "accelerator_type": "use label_selector, or a resource of that name",
     "allow_out_of_order_execution": "serial actors keep the order, threaded and async ones do not",
     "enable_task_events": "nothing is recorded that could be turned off",

@@ -501,9 +501,9 @@ def _show(address: str, state: observe.State) -> None:
             click.echo(f"  gone: node {info.address.node.hex()} on {info.hostname}: {info.reason}")
     if state.jobs:
         jobs = [("job", "driver", "node", "folder")]
-        jobs += [
-            (job.job.hex(), f"pid {job.pid}", job.driver.node.hex(), job.cwd) for job in state.jobs
-        ]
+        for job in state.jobs:
+            driver = f"detached {job.detached}" if job.detached else f"pid {job.pid}"
+            jobs.append((job.job.hex(), driver, job.driver.node.hex(), job.cwd))
         _table(jobs)
     if state.groups:
         groups = [("placement group", "name", "strategy", "bundles", "state")]

@@ -137,6 +137,7 @@ class Actors(Placing):
         self.unprepared: Callable[[Task, str], bytes]
         self.group_removed: Callable[[Task, bytes], bytes]
         self.over: Callable[[ObjectId], None]  # the role's: it will not be made again
+        self.spent: Callable[[Actor], None] = lambda actor: None  # the role's: a restart was
         # the role's: calls of this process shall hear of it
         self.restarting: Callable[[ObjectId], None]
         self.closed: Callable[[ObjectId], None]
@@ -338,6 +339,7 @@ class Actors(Placing):
             return
         if actor.restarts > 0:
             actor.restarts -= 1
+            self.spent(actor)
         if not making:
             entry = self.ownership.entries[actor.id]
             entry.value = None

@@ -9,13 +9,18 @@ A name counts nothing: it does not keep its actor alive. Who has found one asks 
 be counted (``acting``), and if the owner knows the actor no more, the name is stale and is taken
 off by whoever found that out. So a word that was lost with a head leaves nothing behind for long.
 
+The name of a detached actor that has no owner for the moment is *awaited*: it is nobody else's, and
+who asks for it is answered when it has one (``detached``). Only its owner can say that it has
+ended; that a finder cannot reach the owner proves nothing.
+
 A namespace that is not said is the job's: the one given to ``init``, else one of its own, named by
 the job's id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from freehold.core.journal import Journal
@@ -38,21 +43,35 @@ class Names:
         self.members = members
         self.actors: dict[tuple[str, str], NamedActor] = {}
         self.by_object: dict[ObjectId, NamedActor] = {}
+        self.awaited: dict[tuple[str, str], Awaited] = {}
+        # the role's: a detached actor has ended; its owner has, without a word of that
+        self.ended: Callable[[NamedActor], None]
+        self.orphaned: Callable[[NamedActor], None]
         self.recover(journal.load())
 
     def recover(self, records: Iterable[Message]) -> None:
         """Begin where an earlier head ended."""
         for record in records:
             if isinstance(record, NameActor):
-                if record.actor.owner.node in self.members.gone:
-                    self.journal.delete(record.actor.object)
-                else:
-                    self.add(record.actor)
+                self.add(record.actor)
 
     def add(self, actor: NamedActor) -> None:
         """The name is taken."""
         self.actors[actor.namespace, actor.name] = actor
         self.by_object[actor.object] = actor
+        awaited = self.awaited.pop((actor.namespace, actor.name), None)
+        for ask_again in awaited.asking if awaited is not None else ():
+            ask_again()
+
+    def remove(self, actor: NamedActor) -> None:
+        """The name is free."""
+        del self.by_object[actor.object]
+        del self.actors[actor.namespace, actor.name]
+        self.journal.delete(actor.object)
+
+    def expect(self, namespace: str, name: str, detached: bytes) -> None:
+        """The name will be that of this detached actor."""
+        self.awaited[namespace, name] = Awaited(detached)
 
     def namespace_of(self, given: str, job: JobId) -> str:
         """The namespace that is meant."""
@@ -64,22 +83,36 @@ class Names:
         actor = message.actor
         actor.namespace = self.namespace_of(actor.namespace, message.job)
         holder = self.actors.get((actor.namespace, actor.name))
-        if holder is None:
+        awaited = self.awaited.get((actor.namespace, actor.name))
+        if holder is not None:
+            self.world.send(peer, ActorsFound(message.request, [holder]))
+        elif awaited is not None and awaited.detached != actor.detached:
+            awaited.asking.append(partial(self.on_name, message, peer))
+        elif actor.detached and awaited is None:
+            self.world.send(peer, ActorsFound(message.request, []))
+        else:
             self.journal.put(actor.object, message)
+            self.world.send(peer, ActorsFound(message.request, [actor]))
             self.add(actor)
-            holder = actor
-        self.world.send(peer, ActorsFound(message.request, [holder]))
 
-    def on_unname(self, message: UnnameActor) -> None:
+    def on_unname(self, message: UnnameActor, peer: Address) -> None:
         """An actor has ended."""
-        actor = self.by_object.pop(message.object, None)
-        if actor is not None:
-            del self.actors[actor.namespace, actor.name]
-            self.journal.delete(actor.object)
+        actor = self.by_object.get(message.object)
+        if actor is None:
+            return
+        if not actor.detached:
+            self.remove(actor)
+        elif actor.owner.process == peer.process:
+            self.remove(actor)
+            self.ended(actor)
 
     def on_find(self, message: FindActors, peer: Address) -> None:
         """Someone asks for one name, or for all."""
         namespace = self.namespace_of(message.namespace, message.job)
+        awaited = self.awaited.get((namespace, message.name))
+        if awaited is not None:
+            awaited.asking.append(partial(self.on_find, message, peer))
+            return
         if message.name:
             found = self.actors.get((namespace, message.name))
             answer = [found] if found is not None else []
@@ -90,10 +123,25 @@ class Names:
 
     def process_gone(self, process: ProcessId) -> None:
         """A process has ended, and its actors with it."""
-        for actor in [a for a in self.actors.values() if a.owner.process == process]:
-            self.on_unname(UnnameActor(actor.object))
+        self.owners_gone([a for a in self.actors.values() if a.owner.process == process])
 
     def node_gone(self, node: NodeId) -> None:
         """A node is gone with all its processes."""
-        for actor in [a for a in self.actors.values() if a.owner.node == node]:
-            self.on_unname(UnnameActor(actor.object))
+        self.owners_gone([a for a in self.actors.values() if a.owner.node == node])
+
+    def owners_gone(self, actors: Iterable[NamedActor]) -> None:
+        """The owners of these have ended."""
+        for actor in actors:
+            self.remove(actor)
+            if actor.detached:
+                self.orphaned(actor)
+
+
+class Awaited:
+    """A name that will be that of a detached actor, and what to do when it is."""
+
+    __slots__ = ("asking", "detached")
+
+    def __init__(self, detached: bytes) -> None:
+        self.detached = detached
+        self.asking: list[Callable[[], None]] = []

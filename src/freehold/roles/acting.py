@@ -73,7 +73,9 @@ class Acting:
         calls.dead = lambda task, error: errors.actor_failed(task.title, error)
         calls.unavailable = lambda task, why: errors.actor_unavailable(task.title, why)
         calls.orphaned = lambda task: errors.actor_ended(
-            task.title.partition(".")[0], "the process that created it has ended, and it with that"
+            task.title.partition(".")[0],
+            "the process that created it has ended, and it with that (a detached one may have "
+            "been made again since: get_actor() finds that)",
         )
         actors.died = lambda task, death, count: errors.actor_died(task.title, death, count)
         actors.killed = lambda task: errors.actor_ended(task.title, "it was killed by kill()")
@@ -85,7 +87,8 @@ class Acting:
         actors.group_removed = lambda task, group: errors.actor_group_removed(task.title, group)
         actors.unprepared = lambda task, why: owner.errors.environment_failed(task.title, why)
         self.names: dict[ObjectId, Address] = {}  # named actors of ours, and where the names are
-        self.naming: dict[ObjectId, list[Address]] = {}  # about to be made; who wants to be counted
+        #: about to be made; who wants to be counted
+        self.naming: dict[ObjectId, list[tuple[BorrowActor, Address]]] = {}
         self.borrowing: dict[ObjectId, list[Borrowing]] = {}
         actors.over = self.unname
         actors.restarting = calls.restarts
@@ -119,7 +122,7 @@ class Acting:
             ActorExited: lambda message, peer: actors.on_exited(peer.process),
             ActorRestarts: lambda message, peer: self.calls.restarts(message.object),
             LocateActor: actors.on_locate,
-            BorrowActor: lambda message, peer: self.on_borrow(message.object, peer),
+            BorrowActor: self.on_borrow,
             ActorLent: self.on_lent,
         }
 
@@ -128,8 +131,8 @@ class Acting:
     def create(self, task: ActorTask, restarts: int) -> ObjectId:
         """Have an actor made. Returns its object, which has one handle."""
         actor = self.actors.create(task, restarts).id
-        for borrower in self.naming.pop(actor, ()):
-            self.on_borrow(actor, borrower)
+        for message, borrower in self.naming.pop(actor, ()):
+            self.on_borrow(message, borrower)
         return actor
 
     def call(self, task: ActorTask, callee: Callee) -> None:
@@ -154,7 +157,7 @@ class Acting:
     def not_named(self, object_id: ObjectId) -> None:
         """Another has the name: ours is not made."""
         del self.names[object_id]
-        for borrower in self.naming.pop(object_id):
+        for _, borrower in self.naming.pop(object_id):
             self.world.send(borrower, ActorLent(object_id, False))
 
     def unname(self, object_id: ObjectId) -> None:
@@ -163,8 +166,10 @@ class Acting:
         if head is not None:
             self.world.send(head, UnnameActor(object_id))
 
-    def borrow(self, ref: Reference, wake: Callable[[], None]) -> Borrowing:
-        """Be counted for an actor of which we have the name only."""
+    def borrow(self, ref: Reference, wake: Callable[[], None], *, ended: bool = False) -> Borrowing:
+        """Be counted for an actor of which we have the name only; ``ended``: also for one that
+        has, to hear how.
+        """
         ownership = self.owner.ownership
         borrowing = Borrowing(wake)
         if ref.owner.process == self.world.address.process:
@@ -179,17 +184,18 @@ class Acting:
         else:
             borrowing.ref = ref
             self.borrowing.setdefault(ref.object, []).append(borrowing)
-            self.world.send(ref.owner, BorrowActor(ref.object))
+            self.world.send(ref.owner, BorrowActor(ref.object, ended))
         return borrowing
 
-    def on_borrow(self, object_id: ObjectId, peer: Address) -> None:
+    def on_borrow(self, message: BorrowActor, peer: Address) -> None:
         """Someone has found our actor by its name."""
+        object_id = message.object
         if object_id in self.naming:
-            self.naming[object_id].append(peer)
+            self.naming[object_id].append((message, peer))
             return
         entry = self.owner.ownership.entries.get(object_id)
         actor = entry.task if entry is not None else None
-        alive = isinstance(actor, Actor) and not actor.over
+        alive = isinstance(actor, Actor) and (message.ended or not actor.over)
         if alive:
             self.owner.ownership.hand_out(self.owner.ownership.reference(object_id), peer)
         self.world.send(peer, ActorLent(object_id, alive))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from freehold.core.entries import Origin
 from freehold.core.execution import Execution, Run
+from freehold.core.fetching import Creation as Room
 from freehold.core.hosting import Hosting
 from freehold.core.telling import Awaits
 from freehold.core.telling import Blocked as BlockedIn
 from freehold.core.world import World
 from freehold.core.yielding import Yielding
-from freehold.ids import FunctionId, JobId, ProcessId, TaskId
+from freehold.ids import FunctionId, JobId, ObjectId, ProcessId, TaskId
 from freehold.roles.owner import Errors, Owner
 from freehold.wire.messages import (
     ActorExited,
@@ -40,6 +41,8 @@ from freehold.wire.messages import (
     Vacated,
     Value,
 )
+
+NO_JOB: Final = JobId(b"")
 
 
 class Executor(Owner):
@@ -70,6 +73,17 @@ class Executor(Owner):
         self.handlers[Inherited] = lambda message, peer: self.estate.on_word(peer.process)
         self.handlers[EndActor] = lambda message, peer: self.end_actor()
         self.handlers.update(executing)
+
+    def create(
+        self, object_id: ObjectId, size: int, owner: Address, wake: Callable[[], None]
+    ) -> Room:
+        """Room for a value in this node's store. What an actor makes for a caller is the caller's,
+        who may be of another job, and goes with the caller, not with the job of the actor.
+        """
+        callers = self.execution.hosting is not None and owner != self.world.address
+        if not callers:
+            return super().create(object_id, size, owner, wake)
+        return self.creating.create(object_id, size, owner, NO_JOB, wake)
 
     def on_cancel(self, message: CancelTask, peer: Address) -> None:
         self.execution.on_cancel(message)

@@ -1,5 +1,5 @@
-"""The head: membership, jobs and placement groups. On no task's path; while it is away, tasks and
-objects go on.
+"""The head: membership, jobs, placement groups, names and detached actors. On no task's path; while
+it is away, tasks and objects go on.
 """
 
 from __future__ import annotations
@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from freehold.core.detached import Detached
 from freehold.core.journal import Journal
 from freehold.core.membership import Membership
 from freehold.core.names import Names
 from freehold.core.placement import Placing
 from freehold.core.world import World
 from freehold.ids import NodeId
+from freehold.wire.detached import MakeDetached, ReadBlueprint, RestartsLeft
 from freehold.wire.messages import (
     Address,
     AwaitGroup,
@@ -49,6 +51,9 @@ class Head:
         self.placing = Placing(world, journal, members)
         members.groups = self.placing.facts
         self.names = names = Names(world, journal, members)
+        self.detached = detached = Detached(world, journal, members, names)
+        for node in members.gone:  # (a record of its end was written, and those that follow lost)
+            names.node_gone(node)
         members.node_gone = self.node_gone
         members.job_over = self.placing.job_over
         self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
@@ -60,8 +65,11 @@ class Head:
             JobEnded: lambda message, peer: members.end_job(message.job, peer.node),
             ProcessLost: self.on_process_lost,
             NameActor: names.on_name,
-            UnnameActor: lambda message, peer: names.on_unname(message),
+            UnnameActor: names.on_unname,
             FindActors: names.on_find,
+            MakeDetached: detached.on_make,
+            ReadBlueprint: detached.on_read,
+            RestartsLeft: lambda message, peer: detached.on_left(message),
             Describe: self.on_describe,
             CreateGroup: self.placing.on_create,
             RemoveGroup: self.placing.on_remove,

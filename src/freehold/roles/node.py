@@ -218,6 +218,7 @@ class Node:
                 message.log_to_driver,
                 explain_after=message.explain_after,
                 namespace=message.namespace,
+                detached=message.detached,
             )
             self.drivers[peer.process] = message.job
             self.jobs[message.job] = job
@@ -345,9 +346,7 @@ class Node:
         self.changed()
 
     def peer_lost(self, peer: Address) -> None:
-        """A stream has ended. Workers' ends are told by ``worker_ended``; a driver's is known by
-        this alone.
-        """
+        """A stream has ended: all that we hear of a driver's end, not of a worker's."""
         self.draining.peer_lost(peer.process)
         if peer.process == self.head.process:
             self.attendance.lost()

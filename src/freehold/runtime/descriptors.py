@@ -33,7 +33,10 @@ def greet_blocking(sock: socket.socket, greeting: ClientSide, timeout: float) ->
     """
     sock.settimeout(timeout)
     while not greeting.done:
-        data = sock.recv(greeting.wants())
+        try:
+            data = sock.recv(greeting.wants())
+        except ConnectionResetError:  # it was killed at this very moment
+            data = b""
         if not data:
             raise ClusterUnreachableError(
                 "the connection was refused: the token is wrong, or the process is stopping"
@@ -55,7 +58,11 @@ class DescriptorChannel:
     def __init__(self, token: bytes, folder: int, me: Address, node: ProcessId) -> None:
         self.sock = connect_unix(folder, node)
         greeting = ClientSide(token, os.urandom(NONCE), Hello(me, node, DESCRIPTORS))
-        greet_blocking(self.sock, greeting, timeout=10.0)
+        try:
+            greet_blocking(self.sock, greeting, timeout=10.0)
+        except BaseException:
+            self.sock.close()
+            raise
         self.kept: dict[bytes, int] = {}
         self.on_connection: Callable[[Hello, int], None] | None = None
         self.transport: Transport | None = None

@@ -56,6 +56,7 @@ class Driver(Process):
         self.root = Context(TaskId(os.urandom(16)))
         self.log_to_driver = log_to_driver
         self.namespace = namespace
+        self.detached = ""  # the actor for which this process is there, if it is a steward
         self.explainer.after = explain_after
         self.role.telling.title = f"driver {os.getpid()}"
         self.started: launch.Started | None = None
@@ -78,6 +79,7 @@ class Driver(Process):
                 str(Path.cwd()),
                 self.explainer.after,
                 self.namespace,
+                self.detached,
             )
         )
         self.pump.start()

@@ -43,6 +43,7 @@ from freehold.runtime.zygotes import Zygotes
 from freehold.store.allocator import Allocator
 from freehold.store.arena import Arena
 from freehold.store.spill import SpillStore
+from freehold.wire.detached import StartSteward
 from freehold.wire.handshake import BULK, DESCRIPTORS, Hello
 from freehold.wire.messages import (
     Address,
@@ -218,6 +219,7 @@ class NodeDaemon:
         self.channels: dict[ProcessId, socket.socket] = {}
         self.outputs: dict[int, tuple[Output, Output]] = {}
         self.pids: dict[int, int] = {}
+        self.stewards = 0  # that were started; their numbers are below zero
         self.stopping = ""
         self.successor = NodeId(b"")  # who we are from now on, if we were declared dead
         self.keeper = Keeper(self.transport, settings.kept) if settings.kept is not None else None
@@ -301,6 +303,8 @@ class NodeDaemon:
         """One message from the wire."""
         if type(message) is Stop:
             self.stop("asked to")
+        elif type(message) is StartSteward:
+            self.start_steward(message.key)
         else:
             self.role.handle(message, peer)
             if type(message) is Joined:
@@ -333,6 +337,9 @@ class NodeDaemon:
 
     def worker_ended(self, start: int, status: int) -> None:
         """Say how a worker ended: signal or exit code, memory, last words."""
+        if start not in self.outputs:  # a steward: the end of its stream says it all
+            log.info("steward %d has ended (status %d)", self.pids.pop(start, 0), status)
+            return
         out, err = self.outputs.pop(start)
         out.drain()
         tail = err.drain()
@@ -382,6 +389,16 @@ class NodeDaemon:
         self.zygotes.start_worker(start, zygote, [out_end, err_end])
         os.close(out_end)
         os.close(err_end)
+
+    def start_steward(self, key: bytes) -> None:
+        """Have the zygote fork a steward. What it prints, and what the actor that it makes does,
+        goes to a log of its own.
+        """
+        self.stewards += 1
+        path = self.folder / "logs" / f"steward-{key.hex()[:8]}.log"
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.zygotes.start_worker(-self.stewards, b"", [descriptor, descriptor], key)
+        os.close(descriptor)
 
     def kill_worker(self, start: int) -> None:
         """SIGKILL; its end is reported by its zygote."""

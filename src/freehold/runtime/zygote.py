@@ -11,7 +11,9 @@ environment's variables and in its virtual environment, and imports what is to b
 it says that it is ready; the node's folder is not its to remove.
 
 Requests and answers are single datagrams on a socket pair:
-    daemon -> zygote   ["start", n] with the worker's stdout and stderr attached; ["kill", n]
+    daemon -> zygote   ["start", n, steward] with the worker's stdout and stderr attached; a
+                       steward (b"" for a worker) is named by the actor that it shall make
+                       ["kill", n]
     zygote -> daemon   ["started", n, pid]; ["ended", n, status]
                        ["ready", 0, ""] or ["failed", 0, why], once, if it was executed
 """
@@ -131,17 +133,17 @@ class Zygote:
             return False
         if not data:
             return False
-        verb, start = decode(data)
+        verb, start, *steward = decode(data)
         if verb == "start":
-            self.fork(start, descriptors)
+            self.fork(start, descriptors, *steward)
         elif verb == "kill":
             for number, pid in self.children.values():
                 if number == start:
                     kill(pid)
         return True
 
-    def fork(self, start: int, descriptors: list[int]) -> None:
-        """Make a worker."""
+    def fork(self, start: int, descriptors: list[int], steward: bytes) -> None:
+        """Make a worker, or a steward."""
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -157,7 +159,15 @@ class Zygote:
             self.daemon.close()
             for pidfd in self.children:
                 os.close(pidfd)
-            become_worker(self.folder, start, descriptors)
+            become_worker(descriptors, "freehold-steward" if steward else "freehold-worker")
+            if steward:
+                from freehold.runtime import steward as stewards
+
+                stewards.main(self.folder, steward)
+            else:
+                from freehold.runtime import worker
+
+                worker.main(self.folder, start)
         except BaseException:
             traceback.print_exc()  # to the stderr that the report of its death quotes
         finally:
@@ -186,10 +196,10 @@ class Zygote:
             places.remove_node(self.folder)
 
 
-def become_worker(folder: Path, start: int, descriptors: list[int]) -> None:
-    """Turn a fresh fork into a worker: its own streams, session and signals."""
+def become_worker(descriptors: list[int], name: str) -> None:
+    """Give a fresh fork what a worker has of its own: streams, session and signals."""
     os.setsid()
-    name_process("freehold-worker")
+    name_process(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     out, err = descriptors
@@ -199,9 +209,6 @@ def become_worker(folder: Path, start: int, descriptors: list[int]) -> None:
     os.close(err)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    from freehold.runtime import worker
-
-    worker.main(folder, start)
 
 
 def main(daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> None:

@@ -89,13 +89,15 @@ class Zygotes:
             with contextlib.suppress(OSError):
                 link.sock.shutdown(socket.SHUT_WR)  # it answers by its own end
 
-    def start_worker(self, start: int, key: bytes, descriptors: list[int]) -> None:
-        """Fork a worker with these for its output."""
+    def start_worker(
+        self, start: int, key: bytes, descriptors: list[int], steward: bytes = b""
+    ) -> None:
+        """Fork a worker, or a steward, with these for its output."""
         link = self.links.get(key)
         if link is not None:
             link.starts.add(start)
             with contextlib.suppress(OSError):  # it is about to end: that will be told
-                socket.send_fds(link.sock, [zygote.encode(["start", start])], descriptors)
+                socket.send_fds(link.sock, [zygote.encode(["start", start, steward])], descriptors)
         else:
             gone = int(signal.SIGKILL)
             self.transport.call_soon(lambda: self.hearer.worker_ended(start, gone))

@@ -78,6 +78,7 @@ class JobStarted(Record, tag=63):
     entrypoint: str = ""
     explain_after: float | None = None
     namespace: str = ""  #: of names that the job makes; empty: one of its own
+    detached: str = ""  #: the actor that is the whole of the job, if its driver is a steward
 
 
 class JobEnded(Record, tag=64):

@@ -38,6 +38,7 @@ from freehold.wire.attendance import ProcessLost as ProcessLost
 from freehold.wire.cancelling import CancelObject as CancelObject
 from freehold.wire.cancelling import CancelTask as CancelTask
 from freehold.wire.cancelling import TaskBegun as TaskBegun
+from freehold.wire.detached import Detaching as Detaching
 from freehold.wire.draining import DrainNode as DrainNode
 from freehold.wire.draining import DrainProgress as DrainProgress
 from freehold.wire.draining import ObjectMoved as ObjectMoved
@@ -73,6 +74,7 @@ from freehold.wire.names import ActorsFound as ActorsFound
 from freehold.wire.names import BorrowActor as BorrowActor
 from freehold.wire.names import FindActors as FindActors
 from freehold.wire.names import NameActor as NameActor
+from freehold.wire.names import Naming as Naming
 from freehold.wire.names import UnnameActor as UnnameActor
 from freehold.wire.placement import AwaitGroup as AwaitGroup
 from freehold.wire.placement import BundlesReserved as BundlesReserved
@@ -294,6 +296,7 @@ class Register(Record, tag=30):
     cwd: str = ""
     explain_after: float | None = None  #: seconds that a get waits before it says for what
     namespace: str = ""  #: of names that the job makes
+    detached: str = ""  #: the actor for which this driver is, if it is a steward
 
 
 class Registered(Record, tag=31):
@@ -572,12 +575,8 @@ Message: TypeAlias = (
     | KillActor
     | ActorRestarts
     | LocateActor
-    | NameActor
-    | FindActors
-    | ActorsFound
-    | UnnameActor
-    | BorrowActor
-    | ActorLent
+    | Naming
+    | Detaching
     | CreateGroup
     | RemoveGroup
     | FindGroups

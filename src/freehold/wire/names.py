@@ -4,24 +4,29 @@ has only its name (``core.names``).
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from freehold.ids import JobId, ObjectId
 from freehold.wire.records import Address, Record
 
 
 class NamedActor(Record):
-    """A name and whose it is. ``kind``: what callers have to know of its class."""
+    """A name and whose it is. ``kind``: what callers have to know of its class. ``detached``: the
+    key of its blueprint, or b"".
+    """
 
     namespace: str
     name: str
     object: ObjectId
     owner: Address
     kind: bytes
+    detached: bytes = b""
 
 
 class NameActor(Record, tag=96):
     """Owner to head: this is my actor's name, unless another's actor has it. Answered by
-    ActorsFound, with the one that has it from now on. ``job``: whose namespace is meant if none is
-    said.
+    ActorsFound, with the one that has it from now on; with none if it is detached and has ended.
+    ``job``: whose namespace is meant if none is said.
     """
 
     request: int
@@ -55,9 +60,12 @@ class UnnameActor(Record, tag=99):
 
 
 class BorrowActor(Record, tag=76):
-    """To the owner of an actor, by one who has its name only: count me."""
+    """To the owner of an actor, by one who has its name only: count me. ``ended``: also if it has
+    ended, and I shall hear how.
+    """
 
     object: ObjectId
+    ended: bool = False
 
 
 class ActorLent(Record, tag=77):
@@ -65,3 +73,6 @@ class ActorLent(Record, tag=77):
 
     object: ObjectId
     alive: bool
+
+
+Naming: TypeAlias = NameActor | FindActors | ActorsFound | UnnameActor | BorrowActor | ActorLent
