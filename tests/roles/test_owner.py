@@ -19,9 +19,9 @@ from core.world import (
 )
 from freehold.core.cancelling import GRACE
 from freehold.core.entries import Entry
-from freehold.core.fetching import GET
 from freehold.core.leasing import ASK_AGAIN, PIPELINE_MICROS
 from freehold.roles.executor import Executor
+from freehold.wire.fetches import GET
 from freehold.wire.messages import (
     Address,
     Argument,
