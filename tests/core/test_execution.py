@@ -18,16 +18,19 @@ from core.world import (
     task_id,
 )
 from freehold.core.execution import Execution, Needs, Run
-from freehold.core.fetching import ARGUMENT, Fetching
+from freehold.core.fetching import Fetching
 from freehold.core.ownership import Ownership
 from freehold.ids import ObjectId, TaskId
+from freehold.wire.fetches import ARGUMENT
 from freehold.wire.messages import (
     Address,
     Argument,
     AskGone,
+    CancelFetch,
     CancelTask,
     DefineFunction,
     FetchObject,
+    FetchTogether,
     Gone,
     Introduce,
     ObjectReady,
@@ -152,11 +155,13 @@ def test_a_lost_argument_fails_the_task(bench: Bench, world: World) -> None:
     arguments = [Argument(reference(n, BOSS), stored(100, FAR)) for n in "xyz"]
     bench.push("a", deps=arguments, returns=2)
     bench.fetching.on_ready(ObjectReady(X, 64, 100))
-    world.take(FetchObject)
+    (together,) = world.take(FetchTogether)
+    assert [wish.object for wish in together.objects] == [object_id(n) for n in "xyz"]
     for name in "yz":
         bench.fetching.relocated(object_id(name), failed(b"lost"))
     lost = TaskDone(task_id("a"), 0, [failed(b"lost")] * 2)
-    world.expect((NODE, UnpinObject(X)), (BOSS, lost))
+    cancelled = (NODE, CancelFetch(object_id("z")))
+    world.expect((NODE, UnpinObject(X)), cancelled, (BOSS, lost))
     assert (bench.next(), bench.execution.runs, bench.fetching.locals) == ("", {}, {})
 
 
@@ -171,7 +176,8 @@ def test_give_back(bench: Bench, world: World) -> None:
     assert bench.next() == "a"
     world.take(FetchObject)
     bench.execution.give_back()
-    world.expect(*((BOSS, TaskReturned(task_id(name), 0)) for name in "bcd"))
+    b, c, d = ((BOSS, TaskReturned(task_id(name), 0)) for name in "bcd")
+    world.expect(b, (NODE, CancelFetch(X)), c, d)
     bench.fetching.on_ready(ObjectReady(X, 64, 100))
     bench.table.on_introduce(Introduce(reference("y", THIRD), BOSS.process))
     world.expect((NODE, UnpinObject(X)), (THIRD, Release(object_id("y"), 1)))
@@ -246,7 +252,7 @@ def test_argument_that_was_lost_on_the_way(bench: Bench, world: World) -> None:
     bench.push("a", deps=arguments, borrowed=[reference("r", THIRD)], returns=2)
     world.take(FetchObject)
     lost = TaskDone(task_id("a"), 0, [failed(b"lost")] * 2)
-    world.expect((BOSS, lost))
+    world.expect((NODE, CancelFetch(object_id("y"))), (BOSS, lost))
     assert (bench.next(), bench.execution.runs, bench.fetching.locals[X].pins) == ("", {}, 1)
     bench.fetching.on_ready(ObjectReady(object_id("y"), 192, 100))
     bench.table.on_introduce(Introduce(reference("r", THIRD), BOSS.process))

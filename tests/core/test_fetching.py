@@ -17,9 +17,10 @@ from core.world import (
     stored,
 )
 from freehold.core.entries import Entry
-from freehold.core.fetching import ARGUMENT, GET, WAIT, Creating, Fetching, Get, Wait
+from freehold.core.fetching import Creating, Fetching, Get, Wait
 from freehold.core.ownership import Ownership
 from freehold.ids import NodeId, ObjectId
+from freehold.wire.fetches import ARGUMENT, GET, WAIT
 from freehold.wire.messages import (
     AbortObject,
     Address,

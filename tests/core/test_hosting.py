@@ -13,6 +13,7 @@ from freehold.wire.messages import (
     Address,
     Argument,
     Call,
+    CancelFetch,
     CancelTask,
     Creation,
     FetchObject,
@@ -115,7 +116,7 @@ def test_cancel_lets_those_behind_go(serial: Home) -> None:
     serial.execution.on_cancel(CancelTask(task_id("a1"), False, False))
     assert serial.next() == "a2"
     assert len(serial.world.take(TaskDone, ANN)) == 1
-    serial.world.take(FetchObject)
+    serial.world.take(FetchObject), serial.world.take(CancelFetch)
 
 
 def test_nothing_is_given_back(serial: Home) -> None:

@@ -327,11 +327,12 @@ def test_disk_error_is_told_to_who_needs_room(store: Store, world: World) -> Non
     store.sealed(X, 8)
     store.create(Z, 5)
     store.fetch(Y, 2, ME)
-    store.spilled(X, error="no space left on device")
+    full = "no space left on device"
+    assert store.mover.claim() == [("spill", X), ("restore", Y, slot(Y))]  # for it there is room
+    store.objects.spilled([X], [], full)
     refusal = world.one(ObjectCreated)
     assert refusal.offset == -1
-    assert "no space left on device" in refusal.reason
-    assert store.mover.claim() == [("restore", Y, slot(Y))]  # for it there is room
+    assert full in refusal.reason
     store.objects.restored(Y, "")
     world.one(ObjectReady)
     world.advance(2 * PATIENCE)

@@ -13,16 +13,18 @@ from typing import Any
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from core.world import World, job, node, object_id, process
 from freehold.core.objects import Objects
 from freehold.core.stored import CREATING, PULLING, RESTORING, SEALED, SPILLING
 from freehold.ids import ObjectId
 from freehold.store.allocator import Allocator
+from freehold.wire.fetches import ARGUMENT, CALL, GET, WAIT
 from freehold.wire.messages import (
     CreateObject,
     FetchObject,
+    FetchTogether,
     ObjectCreated,
     ObjectMissing,
     ObjectReady,
@@ -82,14 +84,19 @@ class Accounting(RuleBasedStateMachine):
         self.views: list[tuple[ObjectId, Any]] = []
         self.waiting: list[tuple[ObjectId, Any]] = []  # fetches without an answer
         self.writing: dict[ObjectId, Any] = {}
-        for key in KEYS[:3]:  # a store under pressure from the start
-            self.create(key, 3, CLIENTS[0])
+
+    @initialize(blocks=st.tuples(*[st.integers(1, 4)] * 3, st.integers(1, 7)))
+    def fill(self, blocks: tuple[int, ...]) -> None:
+        """A store under pressure from the start. (Every attempt makes values of the same size.)"""
+        self.size = {key: count * BLOCK for key, count in zip(KEYS, blocks, strict=True)}
+        for key in KEYS[:3]:
+            self.create(key, CLIENTS[0])
             self.objects.on_seal(key, CLIENTS[0])
         self.world.sent.clear()
 
-    @rule(key=keys, blocks=st.integers(1, 7), client=clients)
-    def create(self, key: ObjectId, blocks: int, client: Any) -> None:
-        self.objects.on_create(CreateObject(key, blocks * BLOCK, OWNER, job()), client)
+    @rule(key=keys, client=clients)
+    def create(self, key: ObjectId, client: Any) -> None:
+        self.objects.on_create(CreateObject(key, self.size[key], OWNER, job()), client)
 
     @precondition(lambda self: self.writing)
     @rule(which=pick, abort=st.booleans())
@@ -98,11 +105,34 @@ class Accounting(RuleBasedStateMachine):
         client = self.writing.pop(key)
         (self.objects.on_abort if abort else self.objects.on_seal)(key, client)
 
-    @rule(key=keys, blocks=st.integers(1, 7), client=clients, remote=st.booleans())
-    def fetch(self, key: ObjectId, blocks: int, client: Any, remote: bool) -> None:
-        self.waiting.append((key, client))
+    @rule(
+        key=keys,
+        client=clients,
+        remote=st.booleans(),
+        priority=st.sampled_from([GET, WAIT, ARGUMENT, CALL]),
+    )
+    def fetch(self, key: ObjectId, client: Any, remote: bool, priority: int) -> None:
+        self.note(key, client)
         nodes = [OTHER] if remote else [ME]
-        self.objects.on_fetch(FetchObject(key, blocks * BLOCK, OWNER, nodes), client)
+        wish = FetchObject(key, self.size[key], OWNER, nodes, priority)
+        self.objects.on_fetch(wish, client)
+
+    @rule(
+        names=st.sets(keys, min_size=2, max_size=3),
+        client=clients,
+        priority=st.sampled_from([ARGUMENT, CALL]),
+    )
+    def fetch_together(self, names: set[ObjectId], client: Any, priority: int) -> None:
+        wishes = []
+        for key in sorted(names):
+            self.note(key, client)
+            wishes.append(FetchObject(key, self.size[key], OWNER, [OTHER], priority))
+        self.objects.on_fetch_together(FetchTogether(wishes), client)
+
+    def note(self, key: ObjectId, client: Any) -> None:
+        """It waits from now on, or has a wish already that this one replaces."""
+        if (key, client) not in self.waiting:
+            self.waiting.append((key, client))
 
     @precondition(lambda self: self.waiting)
     @rule(which=pick)
@@ -198,15 +228,32 @@ class Accounting(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
-        """A fetch without an answer has an object in the table that knows of it."""
+        """A fetch without an answer waits outside, or has an object that knows of it."""
+        outside = self.objects.admission.waiting
         for key, client in self.waiting:
-            assert client in self.objects.table[key].wants
-        first = self.objects.spilling.needs[0] if self.objects.spilling.needs else None
+            stored = self.objects.table.get(key)
+            inside = stored is not None and client in stored.wants
+            assert inside != (client.process in outside.get(key, {}))
+        first = self.objects.spilling.first()
         if first is not None and not self.mover.spills:
             stored = first.stored
             assert self.objects.table.get(stored.id) is stored
             assert stored.wants or stored.state == CREATING, "the first in line wants nothing"
             assert self.room.largest_free < stored.size, "room for the first in line"
+
+    @invariant()
+    def no_more_is_promised_than_there_is(self) -> None:
+        """What is held and what was promised fit into the store together; the sums are right."""
+        spilling, admission = self.objects.spilling, self.objects.admission
+        assert spilling.promised == sum(need.stored.size for need in spilling.pulls)
+        free_to_go = [stored for stored in self.objects.table.values() if spilling.may_go(stored)]
+        assert spilling.resting == sum(stored.size for stored in free_to_go)
+        assert spilling.held + spilling.promised <= self.room.capacity
+        read = [stored for stored in self.objects.table.values() if stored.readers]
+        assert admission.argument_bytes == sum(stored.size for stored in read)
+        first = admission.first()
+        if first is not None and first.requests:
+            assert not admission.fits(first), "room for the first in line"
 
     def teardown(self) -> None:
         """Everything ends: clients die, moves finish, owners free. Nothing may be left."""
@@ -226,7 +273,8 @@ class Accounting(RuleBasedStateMachine):
             batch = self.mover.spills.pop()
             self.objects.spilled(batch, self.mover.write(batch), "")
         assert (self.objects.table, self.room.used, self.mover.disk) == ({}, 0, {})
-        assert not self.objects.spilling.needs
+        assert (self.objects.waiting(), self.objects.admission.waiting) == (0, {})
+        assert self.objects.admission.argument_bytes == 0
         assert self.objects.spilling.bytes == 0
 
 

@@ -27,8 +27,8 @@ from core.hand import (
 )
 from core.owners import NEAR, NODE, worker
 from core.world import World, inline, lease, object_id, stored
-from freehold.core.fetching import GET
 from freehold.ids import FunctionId
+from freehold.wire.fetches import GET
 from freehold.wire.messages import (
     Argument,
     CancelFetch,

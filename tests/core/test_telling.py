@@ -34,6 +34,7 @@ from freehold.core.workers import Worker, Workers
 from freehold.ids import return_id
 from freehold.roles.executor import Executor
 from freehold.store.allocator import Allocator
+from freehold.wire.fetches import ARGUMENT
 from freehold.wire.inquiry import (
     END,
     LEASE,
@@ -60,6 +61,7 @@ from freehold.wire.messages import (
     CreateObject,
     DefineFunction,
     FetchObject,
+    FetchTogether,
     JobStarted,
     Locate,
     Located,
@@ -455,8 +457,12 @@ def test_the_store(host: NodeBench, world: World) -> None:
     waits = f"; it has waited for 4.0 s for room for 5,056 bytes in {store}: {full}"
     assert host.look(STORED, object_id("b")).text == waits
     assert host.look(STORED, object_id("c")).text == f"{waits}; 1 request for room before it"
-    host.objects.on_fetch(FetchObject(object_id("d"), 64, BOSS, [NEAR]), BOSS)
-    assert "it has waited" in host.look(STORED, object_id("d")).text
+    wishes = [FetchObject(object_id(name), 2048, BOSS, [NEAR], ARGUMENT) for name in "de"]
+    host.objects.on_fetch_together(FetchTogether(wishes), me)
+    both = f"; it has waited for 0.0 s for room for 4,096 bytes of 2 arguments in {store}: {full}"
+    assert host.look(STORED, object_id("d")).text == both
+    host.objects.on_fetch(FetchObject(object_id("f"), 64, BOSS, [NEAR], ARGUMENT), BOSS)
+    assert host.look(STORED, object_id("f")).text.endswith("; 1 request for room before it")
     gone = f"; {store} knows nothing of it (yet, or any more)"
     assert host.look(STORED, object_id("zz")).text == gone
     world.sent.clear()

@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from freehold.core.entries import Gate, Origin
-from freehold.core.fetching import ARGUMENT, Fetching
+from freehold.core.fetching import Fetching
 from freehold.core.ownership import Ownership
 from freehold.core.world import World
 from freehold.ids import FunctionId, NodeId, ObjectId, ProcessId, TaskId
+from freehold.wire.fetches import ARGUMENT, CALL
 from freehold.wire.messages import (
     FAILED,
     STORED,
@@ -55,6 +56,7 @@ class Run:
         "gate",
         "message",
         "missing",
+        "needs",
         "origin",
         "pinned",
         "submitter",
@@ -68,6 +70,7 @@ class Run:
         self.submitter = submitter
         self.found: dict[ObjectId, tuple[int, int]] = {}
         self.missing = 0
+        self.needs: Needs | None = None  # waits for its stored arguments
         self.pinned: list[Reference] = []
         self.begun = False
         self.cancelled = False
@@ -128,15 +131,18 @@ class Execution:
         gate = Gate(lambda: self.arrived(run), lambda giver: None)  # (its submitter is gone)
         run.gate = gate
         self.take_references(run, gate, message.borrowed)
+        stored = []
         for argument in message.deps:
             value = argument.value
             if value.contains:
                 self.take_references(run, gate, value.contains)
             if value.kind == STORED:
-                run.missing += 1
-                self.fetching.fetch(
-                    argument.ref.object, argument.ref.owner, value, Needs(self, run), ARGUMENT
-                )
+                stored.append(argument)
+        if stored:
+            run.missing += len(stored)
+            run.needs = Needs(self, run)
+            priority = ARGUMENT if self.hosting is None and message.actor is None else CALL
+            self.fetching.fetch_together(stored, run.needs, priority)
         for argument in message.deps:
             if argument.value.kind == FAILED:  # lost between the task's submission and its push
                 self.abandon(run)
@@ -224,12 +230,16 @@ class Execution:
 
     def abandon(self, run: Run) -> None:
         """A task that will not run here: release what was fetched for it."""
+        message = run.message
         if run in self.ready:
             self.ready.remove(run)
         run.missing = -1_000_000  # late arrivals change nothing
         for object_id in run.found:
             self.fetching.release(object_id)
         run.found.clear()
+        if run.needs is not None:
+            for argument in message.deps:
+                self.fetching.abandon(argument.ref.object, run.needs)
         self.drop(run)
         if self.hosting is not None:
             self.hosting.left(run)
@@ -277,7 +287,7 @@ class Execution:
 
 
 class Needs:
-    """Waits for one stored argument of a task."""
+    """Waits for the stored arguments of a task, each of which is told by itself."""
 
     __slots__ = ("execution", "run")
 

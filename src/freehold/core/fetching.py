@@ -18,22 +18,23 @@ from freehold.core.entries import Entry
 from freehold.core.ownership import Ownership
 from freehold.core.world import World
 from freehold.ids import JobId, NodeId, ObjectId, ProcessId
+from freehold.wire.fetches import GET, WAIT
 from freehold.wire.messages import (
     FAILED,
     STORED,
     AbortObject,
     Address,
+    Argument,
     CancelFetch,
     CreateObject,
     FetchObject,
+    FetchTogether,
     ObjectCreated,
     ObjectMissing,
     ObjectReady,
     UnpinObject,
     Value,
 )
-
-GET, WAIT, ARGUMENT = 0, 1, 2
 
 
 class Fetcher(Protocol):
@@ -89,14 +90,35 @@ class Fetching:
         if local is None:
             local = self.locals[object_id] = Local(owner, value.size, priority)
             self.ask(object_id, local, value)
+        elif priority < local.priority:  # it may be waiting with all that some task needs
+            local.priority = priority
+            self.ask(object_id, local, value)
         local.fetchers.append(fetcher)
+
+    def fetch_together(
+        self, arguments: Sequence[Argument], fetcher: Fetcher, priority: int
+    ) -> None:
+        """Bring STORED values here that ``fetcher`` can use only together. It is told of each."""
+        wishes = []
+        for argument in arguments:
+            object_id, value = argument.ref.object, argument.value
+            local = self.locals.get(object_id)
+            if local is None:
+                local = self.locals[object_id] = Local(argument.ref.owner, value.size, priority)
+                local.fetchers.append(fetcher)
+                wishes.append(self.wish(object_id, local, value))
+            else:
+                self.fetch(object_id, argument.ref.owner, value, fetcher, priority)
+        if wishes:
+            self.world.send(self.node, wishes[0] if len(wishes) == 1 else FetchTogether(wishes))
 
     def ask(self, object_id: ObjectId, local: Local, value: Value) -> None:
         """Tell the node to bring the object."""
-        self.world.send(
-            self.node,
-            FetchObject(object_id, value.size, local.owner, value.nodes, local.priority),
-        )
+        self.world.send(self.node, self.wish(object_id, local, value))
+
+    def wish(self, object_id: ObjectId, local: Local, value: Value) -> FetchObject:
+        """What the node is told."""
+        return FetchObject(object_id, value.size, local.owner, value.nodes, local.priority)
 
     def abandon(self, object_id: ObjectId, fetcher: Fetcher) -> None:
         """``fetcher`` waits no more."""
@@ -143,9 +165,8 @@ class Fetching:
     def nowhere(self, object_id: ObjectId, tried: Sequence[NodeId]) -> None:
         """No node has it. Who cannot wait for its owner to find it elsewhere gives up."""
         local = self.locals[object_id]
-        local.fetchers = [
-            fetcher for fetcher in local.fetchers if not fetcher.missing(object_id, tried)
-        ]
+        fetchers, local.fetchers = local.fetchers, []  # (one that gives up abandons all it wants)
+        local.fetchers = [fetcher for fetcher in fetchers if not fetcher.missing(object_id, tried)]
         if not local.fetchers:
             del self.locals[object_id]
 

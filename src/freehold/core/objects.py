@@ -2,7 +2,8 @@
 
 creating -> sealed -> (spilling -> spilled -> restoring -> sealed ->)* freed. A copy brought from
 another node begins as pulling instead. Bytes lie in the shared arena; this machine knows offsets,
-never bytes. Who gets room, and what goes for it, is ``spilling``'s.
+never bytes. Who may have an object brought here is ``admission``'s; who gets room, and what goes
+for it, ``spilling``'s.
 
 * ``primary``: made here, kept until the owner frees it. Copies brought from elsewhere are
   secondary: dropped without asking when room is needed, as long as nobody has them pinned.
@@ -24,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from freehold.core.admission import Admission
 from freehold.core.spilling import Spilling
 from freehold.core.stored import (
     COMPLETE,
@@ -43,6 +45,7 @@ from freehold.wire.messages import (
     Address,
     CreateObject,
     FetchObject,
+    FetchTogether,
     GiveObject,
     ObjectAt,
     ObjectCreated,
@@ -72,6 +75,8 @@ class Objects:
         self.mover = mover
         self.table: dict[ObjectId, Stored] = {}
         self.spilling = Spilling(world, room, mover, self)
+        self.admission = Admission(world, room, self.spilling, self)
+        self.spilling.admit = self.admission.admit
         self.dead: dict[ProcessId, None] = {}  # nothing is kept for these any more
 
     # ------------------------------------------------------------------ create and seal
@@ -95,7 +100,7 @@ class Objects:
         stored.primary = True
         stored.creator = client
         self.table[message.object] = stored
-        self.spilling.need(stored, self.created)
+        self.spilling.create(stored, self.created)
 
     def created(self, stored: Stored) -> None:
         """There is room: the creator may write."""
@@ -144,31 +149,54 @@ class Objects:
 
     def on_fetch(self, message: FetchObject, client: Address) -> None:
         """A local process wants to read the object."""
+        if self.may_be_had(message, client):
+            self.admission.ask(client, [message])
+
+    def on_fetch_together(self, message: FetchTogether, client: Address) -> None:
+        """A local process wants to read these, all at the same time."""
+        requests = [wish for wish in message.objects if self.may_be_had(wish, client)]
+        if requests:
+            self.admission.ask(client, requests)
+
+    def may_be_had(self, message: FetchObject, client: Address) -> bool:
+        """Whether the object can be brought here, as far as we know; if not, the client is told."""
         stored = self.table.get(message.object)
+        if stored is not None:
+            return client not in stored.wants  # it wants it sooner now, and cannot have it sooner
         me = self.world.address.node
+        if not self.sources(message) or message.owner.process in self.dead:
+            reason = "no node is known to have it"
+            self.world.send(client, ObjectMissing(message.object, reason, [me]))
+        elif message.size > self.room.capacity:
+            reason = self.too_large(message.size)
+            self.world.send(client, ObjectMissing(message.object, reason, [], full=True))
+        else:
+            return True
+        return False
+
+    def sources(self, message: FetchObject) -> list[Address]:
+        """Other nodes that are thought to have the object."""
+        return [node for node in message.nodes if node.node != self.world.address.node]
+
+    def bring(self, message: FetchObject, client: Address) -> None:
+        """The client has its turn: pin the object for it, at once or when it is here."""
+        stored = self.table.get(message.object)
         if stored is None:
-            sources = [node for node in message.nodes if node.node != me]
-            if not sources or message.owner.process in self.dead:
-                self.world.send(
-                    client,
-                    ObjectMissing(message.object, "no node is known to have it", [me]),
-                )
+            if not self.may_be_had(message, client):  # it was here when it was asked for
                 return
-            if message.size > self.room.capacity:
-                reason = self.too_large(message.size)
-                self.world.send(client, ObjectMissing(message.object, reason, [], full=True))
-                return
+            sources = self.sources(message)
             stored = self.new_copy(message.object, message.size, message.owner, sources)
-            stored.tried = [me] if len(sources) < len(message.nodes) else []
+            here = len(sources) < len(message.nodes)
+            stored.tried = [self.world.address.node] if here else []
             stored.wants.append(client)
-            self.spilling.need(stored, self.begin_pull)
+            self.spilling.bring(stored, self.begin_pull)
         elif stored.state in (SEALED, SPILLING):
             self.hand(stored, client)
         else:
             stored.wants.append(client)
             if stored.state == SPILLED:
                 stored.state = RESTORING
-                self.spilling.need(stored, self.begin_restore)
+                self.spilling.bring(stored, self.begin_restore)
 
     def new_copy(
         self, object_id: ObjectId, size: int, owner: Address, sources: list[Address]
@@ -197,6 +225,7 @@ class Objects:
         stored.pins[client] -= 1
         if not stored.pins[client]:
             del stored.pins[client]
+            self.admission.discount(stored, client)
             if not stored.pins:
                 self.unused(stored)
                 self.spilling.make_room()
@@ -210,10 +239,12 @@ class Objects:
 
     def on_cancel_fetch(self, object_id: ObjectId, client: Address) -> None:
         """The client waits no more."""
+        self.admission.cancel(object_id, client.process)
         stored = self.table.get(object_id)
         if stored is not None and client in stored.wants:
             stored.wants.remove(client)
-            self.spilling.make_room()  # it may have stood before others
+            self.admission.discount(stored, client.process)
+        self.spilling.make_room()  # it may have stood before others
 
     # ------------------------------------------------------------------ restore and pull
 
@@ -274,6 +305,7 @@ class Objects:
         for client in stored.wants:
             self.world.send(client, ObjectMissing(stored.id, reason, tried, full))
         stored.wants = []
+        self.admission.discount_all(stored)
         self.not_taken(stored, reason)
         if full and stored.state == RESTORING:
             stored.state = SPILLED
@@ -310,7 +342,7 @@ class Objects:
             stored.job = message.job
             stored.primary = True
             stored.giver = giver
-            self.spilling.need(stored, self.begin_pull)
+            self.spilling.create(stored, self.begin_pull)
             return
         stored.primary = True
         stored.giver = giver
@@ -361,6 +393,7 @@ class Objects:
     def on_free(self, object_id: ObjectId) -> None:
         """The owner says that nobody can name it."""
         stored = self.table.get(object_id)
+        self.admission.gone(object_id)
         if stored is not None:
             self.free(stored)
             self.spilling.make_room()
@@ -382,6 +415,7 @@ class Objects:
         for client in stored.wants:
             me = self.world.address.node
             self.world.send(client, ObjectMissing(stored.id, "it was freed", [me]))
+        self.admission.discount_all(stored)
         self.not_taken(stored, "it was freed")
         self.spilling.gone(stored)
 
@@ -402,6 +436,10 @@ class Objects:
             if stored.id in self.spilling.droppable:
                 self.spilling.rest(stored)
 
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self.admission) + sum(1 for _ in self.spilling.needs())
+
     def owners_on(self, node: NodeId) -> set[ProcessId]:
         """The owners on another node of objects here."""
         return {s.owner.process for s in self.table.values() if s.owner.node == node}
@@ -411,9 +449,11 @@ class Objects:
         self.dead[process] = None
         if len(self.dead) > DEAD_KEPT:
             del self.dead[next(iter(self.dead))]
+        self.admission.process_lost(process)
         for stored in list(self.table.values()):
             stored.wants = [client for client in stored.wants if client.process != process]
             unpinned = stored.pins.pop(process, None)
+            self.admission.discount(stored, process)
             made_it = stored.creator is not None and stored.creator.process == process
             if made_it and stored.state == CREATING:
                 self.drop(stored)
@@ -430,5 +470,6 @@ class Objects:
         """A job is over: what its processes made goes."""
         for stored in list(self.table.values()):
             if stored.job == job:
+                self.admission.gone(stored.id)
                 self.free(stored)
         self.spilling.make_room()

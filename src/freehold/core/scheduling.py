@@ -505,6 +505,11 @@ class Scheduling:
             granted.lent = False
             resources.subtract(granted.pool.free, {CPU: granted.wire.resources.get(CPU, 0)})
 
+    def runs(self, worker: Worker | None) -> bool:
+        """Whether it is leased, and its task waits for nothing."""
+        granted = self.granted.get(worker.lease) if worker and worker.lease else None
+        return granted is not None and not granted.lent
+
     def owners_on(self, node: NodeId) -> set[ProcessId]:
         """The owners on another node that have leases or requests here."""
         wires = [queued.wire for queued in self.queue]

@@ -12,6 +12,11 @@ that become one file (Exoshuffle, section on spilling: fusing is worth 12x at 10
 the one who needs room waits, first come first served: a big object must not starve behind small
 ones. After ``PATIENCE`` without room it is refused, with the reason.
 
+There are two lines for room. What is to be brought here has been promised its room before
+(``admission``), so that it can be had by dropping and spilling alone; it goes first, and waits only
+for the disk. Whoever makes a new object was promised nothing, and may have to wait for others to
+end.
+
 Both kinds have a table of their own, so that finding the next one to go does not take a walk past
 all that cannot: such walks cost 1.4 ms for each object that is read back from among 20,000 on disk;
 now it is 15 us from among 100,000.
@@ -24,7 +29,7 @@ given back and it stays, or goes).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from freehold.core.stored import (
@@ -84,9 +89,14 @@ class Spilling:
         self.room = room
         self.mover = mover
         self.objects = objects
-        self.needs: deque[Need] = deque()
+        self.pulls: deque[Need] = deque()
+        self.creators: deque[Need] = deque()
+        self.promised = 0  # bytes of the first
         self.droppable: dict[ObjectId, Stored] = {}
         self.spillable: dict[ObjectId, Stored] = {}
+        self.leaving: dict[ObjectId, Stored] = {}  # being written, and nobody uses them
+        self.resting = 0  # bytes of those three
+        self.admit: Callable[[], None] = lambda: None  # the store's: promise what can be
         self.writing: set[ObjectId] = set()
         self.patience: Timer | None = None
         self.error = ""  # why the last batch could not be written, until somebody was told
@@ -101,45 +111,83 @@ class Spilling:
         self.wake(stored)
         at_once = stored.slot is not None or not stored.primary
         (self.droppable if at_once else self.spillable)[stored.id] = stored
+        self.resting += self.room.block(stored.size)
 
     def wake(self, stored: Stored) -> None:
         """The object is used, or no longer here."""
-        self.droppable.pop(stored.id, None)
-        self.spillable.pop(stored.id, None)
+        for table in (self.droppable, self.spillable, self.leaving):
+            if table.pop(stored.id, None) is not None:
+                self.resting -= self.room.block(stored.size)
+                return
+
+    def may_go(self, stored: Stored) -> bool:
+        """Whether it is in the arena, and nobody uses it."""
+        key = stored.id
+        return key in self.droppable or key in self.spillable or key in self.leaving
+
+    @property
+    def held(self) -> int:
+        """Bytes of the arena that cannot be had by dropping and spilling."""
+        return self.room.used - self.resting
 
     # ------------------------------------------------------------------ who needs room
 
-    def need(self, stored: Stored, then: Callable[[Stored], None]) -> None:
-        """Room for ``stored``; then ``then``."""
-        self.needs.append(Need(stored, then, self.world.now()))
+    def create(self, stored: Stored, then: Callable[[Stored], None]) -> None:
+        """Room for what is made here; then ``then``."""
+        self.creators.append(Need(stored, then, self.world.now()))
         self.make_room()
+
+    def bring(self, stored: Stored, then: Callable[[Stored], None]) -> None:
+        """Room for what was promised some, when it is next made (``make_room``); then ``then``."""
+        self.pulls.append(Need(stored, then, self.world.now()))
+        self.promised += self.room.block(stored.size)
+
+    def needs(self) -> Iterator[Need]:
+        """Those who wait for room, in order."""
+        yield from self.pulls
+        yield from self.creators
+
+    def first(self) -> Need | None:
+        """Who is to have the next room."""
+        return next(self.needs(), None)
+
+    def pop(self) -> Need:
+        """The first need waits no more."""
+        if not self.pulls:
+            return self.creators.popleft()
+        need = self.pulls.popleft()
+        self.promised -= self.room.block(need.stored.size)
+        return need
 
     def make_room(self) -> None:
         """Serve those who wait for room as far as it goes, evicting and spilling for them."""
-        while self.needs:
-            need = self.needs[0]
-            stored = need.stored
-            if self.objects.table.get(stored.id) is not stored:
-                self.needs.popleft()  # freed while it waited
-                continue
-            if stored.state != CREATING and not stored.wanted():
-                self.needs.popleft()
-                self.abandon(stored)
-                continue
-            offset = self.room.allocate(stored.size)
-            if offset is None:
-                if self.evict_one():
-                    continue
-                if self.error:
-                    reason, self.error = self.error, ""
-                    self.refuse_first(f"the store is full and spilling failed: {reason}")
-                    continue
-                if not self.writing and not self.spill_some(stored.size):
-                    self.watch()
-                return
-            self.needs.popleft()
+        self.admit()
+        while (need := self.first()) is not None and self.serve(need):
+            if not self.pulls:
+                self.admit()  # what creators wait for is less now
+
+    def serve(self, need: Need) -> bool:
+        """Give the first in line its room, or see to it that there will be some. True: go on."""
+        stored = need.stored
+        if self.objects.table.get(stored.id) is not stored:
+            self.pop()  # freed while it waited
+        elif stored.state != CREATING and not stored.wanted():
+            self.pop()
+            self.abandon(stored)
+        elif (offset := self.room.allocate(stored.size)) is not None:
+            self.pop()
             stored.offset = offset
             need.then(stored)
+        elif self.evict_one():
+            pass
+        elif self.error:
+            reason, self.error = self.error, ""
+            self.refuse_first(f"the store is full and spilling failed: {reason}")
+        else:
+            if not self.writing and not self.spill_some(stored.size):
+                self.watch()
+            return False
+        return True
 
     def abandon(self, stored: Stored) -> None:
         """Nobody waits for this copy any more."""
@@ -189,12 +237,15 @@ class Spilling:
             self.wake(stored)
             stored.state = SPILLING
             self.writing.add(stored.id)
+            self.leaving[stored.id] = stored
+            self.resting += self.room.block(stored.size)
         self.mover.spill([(stored.id, stored.offset, stored.size) for stored in batch])
         return True
 
     def written(self, stored: Stored, slot: Any) -> None:
         """One of a batch is on disk, or could not be written (no slot)."""
         self.writing.discard(stored.id)
+        self.wake(stored)
         stored.state = SEALED
         if slot is not None:
             if stored.pins or stored.dying:
@@ -208,7 +259,7 @@ class Spilling:
 
     def batch_over(self, error: str) -> None:
         """All of a batch has been dealt with. If it could not be written, who waits is told why."""
-        if self.needs:
+        if self.first() is not None:
             self.error = error
         self.make_room()
 
@@ -218,38 +269,39 @@ class Spilling:
         """Nothing can be evicted or spilled now. Someone will unpin or free; if not in time, say
         so.
         """
-        if self.patience is None and self.needs:
-            self.patience = self.world.call_at(self.needs[0].since + PATIENCE, self.give_up)
+        need = self.first()
+        if self.patience is None and need is not None:
+            self.patience = self.world.call_at(need.since + PATIENCE, self.give_up)
 
     def give_up(self) -> None:
         """Refuse whoever has waited longest, if it is still the case that there is no room."""
         self.patience = None
         self.make_room()
-        if not self.needs or self.writing:
+        need = self.first()
+        if need is None or self.writing:
             return
-        need = self.needs[0]
         if self.world.now() - need.since < PATIENCE:
             self.watch()
             return
-        self.refuse_first(self.why_full(need.stored))
+        self.refuse_first(self.why_full(need.stored.size))
         self.make_room()
 
     def refuse_first(self, reason: str) -> None:
         """Whoever has waited longest gets no room."""
-        stored = self.needs.popleft().stored
+        stored = self.pop().stored
         if stored.state == CREATING and stored.creator is not None:
             self.objects.refuse(stored.creator, stored.id, reason)
             self.objects.drop(stored)
         else:
             self.objects.fail(stored, reason, full=True)
 
-    def why_full(self, stored: Stored) -> str:
+    def why_full(self, size: int) -> str:
         """What holds the store."""
         placed = [other for other in self.objects.table.values() if other.offset >= 0]
         reading = sum(other.size for other in placed if other.pins)
         writing = sum(other.size for other in placed if other.state == CREATING)
         return (
-            f"no room for {stored.size:,} bytes in a store of {self.room.capacity:,} for "
+            f"no room for {size:,} bytes in a store of {self.room.capacity:,} for "
             f"{PATIENCE:.0f} s: running tasks read {reading:,} bytes and write {writing:,}; run "
             "fewer of them at a time, drop arrays sooner, or enlarge object_store_memory"
         )

@@ -34,6 +34,9 @@ class Room(Protocol):
     def free(self, offset: int) -> None:
         """Give a block back."""
 
+    def block(self, size: int) -> int:
+        """How much of the arena an object of this size takes."""
+
 
 class Mover(Protocol):
     """Moves bytes, in its own time; each call is answered by the event named after it."""
@@ -65,6 +68,7 @@ class Stored:
         "owner",
         "pins",
         "primary",
+        "readers",
         "rounds",
         "size",
         "slot",
@@ -85,6 +89,7 @@ class Stored:
         self.offset = -1
         self.slot: Any = None
         self.pins: dict[ProcessId, int] = {}
+        self.readers: set[ProcessId] | None = None  # of them, those that have it as an argument
         self.wants: list[Address] = []
         self.sources: list[Address] = []
         self.left: list[Address] = []  # sources not asked yet in this round

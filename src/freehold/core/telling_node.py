@@ -15,7 +15,7 @@ from freehold import resources
 from freehold.core.grants import Granted, Queued
 from freehold.core.objects import Objects
 from freehold.core.scheduling import Scheduling
-from freehold.core.stored import CREATING, PULLING, RESTORING, SPILLED, Stored
+from freehold.core.stored import CREATING, PULLING, RESTORING, SPILLED
 from freehold.core.telling import count, span
 from freehold.core.workers import Workers
 from freehold.core.world import World
@@ -79,6 +79,17 @@ class NodeTelling:
         """The answer to a question: one finding."""
         tell = self.answers.get(about)
         return [tell(key) if tell is not None else Finding(about, key, "not known to this node")]
+
+    def counts(self) -> dict[str, int]:
+        """How much of each kind is here."""
+        return {
+            "objects": len(self.objects.table),
+            "needs": self.objects.waiting(),
+            "granted": len(self.scheduling.granted),
+            "queued": len(self.scheduling.queue),
+            "workers": len(self.workers.all),
+            "jobs": len(self.jobs),
+        }
 
     # ------------------------------------------------------------------ requests
 
@@ -146,11 +157,21 @@ class NodeTelling:
     def of_stored(self, key: bytes) -> Finding:
         """An object that is, or shall be, in this node's store."""
         here = f"the store of node {short(self.world.address.node)}"
+        admission, spilling = self.objects.admission, self.objects.spilling
+        outside = admission.waiting.get(ObjectId(key))
+        if outside:
+            bundle = min(outside.values(), key=lambda bundle: bundle.since)
+            many = len(bundle.requests)
+            what = f"{bundle.size:,} bytes" + (f" of {many} arguments" if many > 1 else "")
+            ahead = admission.before(bundle)
+            return Finding(STORED, key, self.room_for(what, bundle.since, ahead, here))
         stored = self.objects.table.get(ObjectId(key))
         if stored is None:
             return Finding(STORED, key, f"; {here} knows nothing of it (yet, or any more)")
-        if any(need.stored is stored for need in self.objects.spilling.needs):
-            return Finding(STORED, key, f"; {self.room_for(stored, here)}")
+        for ahead, need in enumerate(spilling.needs()):
+            if need.stored is stored:
+                what = f"{stored.size:,} bytes"
+                return Finding(STORED, key, self.room_for(what, need.since, ahead, here))
         size = f"{stored.size:,} bytes"
         if stored.state == CREATING:
             return Finding(STORED, key, f"; {size} are being written into {here}")
@@ -163,13 +184,12 @@ class NodeTelling:
             return Finding(STORED, key, f"; {size} are being read back from disk into {here}")
         return Finding(STORED, key, f"; its {size} are in {here}")
 
-    def room_for(self, stored: Stored, here: str) -> str:
+    def room_for(self, what: str, since: float, ahead: int, here: str) -> str:
         """Someone waits for room: what the store is full of."""
         room, spilling = self.objects.room, self.objects.spilling
-        ahead = next(i for i, need in enumerate(spilling.needs) if need.stored is stored)
-        waited = span(self.world.now() - spilling.needs[ahead].since)
+        waited = span(self.world.now() - since)
         text = (
-            f"it has waited for {waited} for room for {stored.size:,} bytes in {here}: "
+            f"; it has waited for {waited} for room for {what} in {here}: "
             f"{room.used:,} of {room.capacity:,} bytes are in use"
         )
         readers: dict[ProcessId, int] = {}

@@ -44,6 +44,7 @@ from freehold.wire.messages import (
     DrainNode,
     Fenced,
     FetchObject,
+    FetchTogether,
     FreeObjects,
     GiveObject,
     GroupChanged,
@@ -137,6 +138,9 @@ class Node:
         self.scheduling.worker_free = self.worker_free
         self.workers.given = self.given
         self.workers.refused = self.no_worker
+        self.objects.admission.runs = lambda process: self.scheduling.runs(
+            self.workers.by_process.get(process)
+        )
         self.moving.stays = self.drivers.__contains__
         self.draining.alone = self.alone
         self.draining.begin = self.begin_drain
@@ -161,6 +165,7 @@ class Node:
             SealObject: lambda message, peer: self.objects.on_seal(message.object, peer),
             AbortObject: lambda message, peer: self.objects.on_abort(message.object, peer),
             FetchObject: self.objects.on_fetch,
+            FetchTogether: self.objects.on_fetch_together,
             CancelFetch: lambda message, peer: self.objects.on_cancel_fetch(message.object, peer),
             UnpinObject: lambda message, peer: self.objects.unpin(message.object, peer.process),
             FreeObjects: self.on_free,
@@ -583,14 +588,7 @@ class Node:
 
     def on_describe(self, message: DescribeNode, peer: Address) -> None:
         """Someone asks what is in here."""
-        counts = {
-            "objects": len(self.objects.table),
-            "needs": len(self.objects.spilling.needs),
-            "granted": len(self.scheduling.granted),
-            "queued": len(self.scheduling.queue),
-            "workers": len(self.workers.all),
-            "jobs": len(self.jobs),
-        }
+        counts = self.telling.counts()
         self.world.send(peer, NodeDescription(message.request, self.snapshot(), counts))
 
     def on_explain(self, message: Explain, peer: Address) -> None:

@@ -399,7 +399,7 @@ class Watch:
         role = node.role
         left = {
             "objects": len(role.objects.table),
-            "needs": len(role.objects.spilling.needs),
+            "needs": role.objects.waiting(),
             "granted": len(role.scheduling.granted),
             "queued": len(role.scheduling.queue),
             "wanting": len(role.workers.wanting),

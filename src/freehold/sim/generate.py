@@ -249,6 +249,9 @@ def make_knobs(chance: Random) -> tuple[tuple[str, float], ...]:
         "spilling.PATIENCE": (5.0, 0.5),
         "node.REPORT_SECONDS": (0.1, 0.02, 1.0),
         "membership.DEAD_AFTER": (10.0, 5.0),
+        "admission.PATIENCE": (5.0, 0.5),
+        "admission.BEND": (5.0, 0.1),
+        "admission.ARGUMENT_SHARE": (0.7, 0.3),
     }
     return tuple((name, chance.choice(values)) for name, values in choices.items())
 

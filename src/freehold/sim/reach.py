@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from freehold.core.actors import Actors
+from freehold.core.admission import Admission
 from freehold.core.calls import Calls
 from freehold.core.execution import Execution, Needs
 from freehold.core.fetching import Fetching
@@ -383,13 +384,13 @@ PATHS: Final = (
     Path(
         "a reader finds it on disk",
         Objects,
-        "on_fetch",
+        "bring",
         10,
         ("pressure", "drivers", "homes"),
         state_is(SPILLED),
     ),
-    Path("a reader finds it on its way", Objects, "on_fetch", 30, ANY, state_is(PULLING)),
-    Path("a reader finds it half written", Objects, "on_fetch", 20, ANY, state_is(CREATING)),
+    Path("a reader finds it on its way", Objects, "bring", 30, ANY, state_is(PULLING)),
+    Path("a reader finds it half written", Objects, "bring", 20, ANY, state_is(CREATING)),
     Path("a reader waits no more", Objects, "on_cancel_fetch", 25),
     Path("all sources are asked once more", Objects, "pull_again", 20, ("pressure",)),
     Path(
@@ -478,6 +479,8 @@ PATHS: Final = (
         20,
         ("pressure", "drains", "drivers"),
     ),
+    Path("who waited outside is let in", Admission, "unlist", 20, ("pressure", "drains")),
+    Path("arguments wait for each other", Objects, "on_fetch_together", 20),
     Path("a fetch is given up", Fetching, "abandon", 5),
     Path("a fetched value has moved", Fetching, "on_missing", 25, ("pressure", "nodes", "drivers")),
     Path("a running task is cancelled", Execution, "on_cancel", 50, ("cancel",), running),

@@ -121,6 +121,11 @@ class Allocator:
             offset = preceding
         self._add_hole(offset, end - offset)
 
+    @staticmethod
+    def block(size: int) -> int:
+        """Bytes that `allocate` takes for ``size`` bytes."""
+        return _rounded(size)
+
     @property
     def tail(self) -> int:
         """The offset from which everything up to the capacity is free."""

@@ -60,6 +60,12 @@ from freehold.wire.estate import ObjectsGiven as ObjectsGiven
 from freehold.wire.estate import Retire as Retire
 from freehold.wire.estate import Vacate as Vacate
 from freehold.wire.estate import Vacated as Vacated
+from freehold.wire.fetches import CancelFetch as CancelFetch
+from freehold.wire.fetches import FetchObject as FetchObject
+from freehold.wire.fetches import FetchTogether as FetchTogether
+from freehold.wire.fetches import ObjectMissing as ObjectMissing
+from freehold.wire.fetches import ObjectReady as ObjectReady
+from freehold.wire.fetches import UnpinObject as UnpinObject
 from freehold.wire.inquiry import Asking as Asking
 from freehold.wire.leases import LeaseEnded as LeaseEnded
 from freehold.wire.leases import LeaseGranted as LeaseGranted
@@ -355,45 +361,6 @@ class AbortObject(Record, tag=36):
     object: ObjectId
 
 
-class FetchObject(Record, tag=37):
-    """Process to its node: bring it here, pin it for me. Answer: ObjectReady or ObjectMissing."""
-
-    object: ObjectId
-    size: int
-    owner: Address
-    nodes: list[Address]
-    priority: int = 0  #: 0 a get, 1 a wait, 2 an argument of a queued task
-
-
-class ObjectReady(Record, tag=38):
-    """Node: the object lies at ``offset``, pinned for you until UnpinObject."""
-
-    object: ObjectId
-    offset: int
-    size: int
-
-
-class ObjectMissing(Record, tag=39):
-    """Node: none of the named nodes has it (any more), or there is no room for it here."""
-
-    object: ObjectId
-    reason: str
-    tried: list[NodeId] = []
-    full: bool = False
-
-
-class UnpinObject(Record, tag=40):
-    """Process to node: one of my views of it is gone."""
-
-    object: ObjectId
-
-
-class CancelFetch(Record, tag=41):
-    """Process to node: the fetch is no longer wanted (a get timed out)."""
-
-    object: ObjectId
-
-
 class FreeObjects(Record, tag=42):
     """Owner to every node that holds a copy: nobody can name these any more."""
 
@@ -520,6 +487,7 @@ Message: TypeAlias = (
     | SealObject
     | AbortObject
     | FetchObject
+    | FetchTogether
     | ObjectReady
     | ObjectMissing
     | UnpinObject
