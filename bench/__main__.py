@@ -132,9 +132,8 @@ def _verdict(console: Console, sections: Iterable[Section]) -> None:
     lines = [line for section in sections for line in section.lines]
     console.print(report.tally(lines), style="bold")
     for line in lines:
-        if line.missed:
-            bounds = ", ".join(report.bound(line.metric, target) for target in line.missed)
-            console.print(f"  missed: {line.figure.name}.{line.metric.name} {bounds}", style="red")
+        if line.verdict not in ("", "met"):
+            console.print(f"  {line.figure.name}.{line.metric.name} {line.verdict}", style="red")
 
 
 def _write(runs: record.Runs) -> None:

@@ -23,8 +23,8 @@ are medians over the rounds. [How noise is treated](../bench/README.md), and how
 SUMMARY = """## Summary
 
 *freehold* is the value. The columns behind it say how many times as good that is as the peer of the
-column: the median of the rounds' own ratios; above 1 is better, whatever the unit. Where no target
-is set, it is not to be behind Ray.
+column: the median of the rounds' own ratios; above 1 is better, whatever the unit. Nothing is to be
+behind Ray, whether or not it has other targets.
 """
 
 DETAILS = """## Details

@@ -72,18 +72,22 @@ class Line:
 
     @property
     def bounds(self) -> str:
-        """The judged targets in words."""
-        return ", ".join(bound(self.metric, target) for target, _ in self.targets)
+        """The metric's own targets in words, or else the one that holds for all."""
+        return self._words(self.metric.targets or [target for target, _ in self.targets])
 
     @property
     def verdict(self) -> str:
-        """Met, or what is missed; nothing where nothing is promised."""
-        if not self.targets:
-            return ""
-        missed = [bound(self.metric, target) for target in self.missed]
-        if len(missed) == len(self.targets):
-            return "missed"
-        return f"missed: {', '.join(missed)}" if missed else "met"
+        """Met, or what is missed, or what cannot be told; nothing where nothing is promised."""
+        judged = [target for target, _ in self.targets]
+        unknown = [target for target in self.metric.targets if target not in judged]
+        if self.missed:
+            return f"missed: {self._words(self.missed)}"
+        if unknown:
+            return f"not measured: {self._words(unknown)}"
+        return "met" if judged else ""
+
+    def _words(self, targets: Iterable[Target]) -> str:
+        return ", ".join(bound(self.metric, target) for target in targets)
 
     @property
     def ours(self) -> str:

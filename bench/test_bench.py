@@ -57,7 +57,7 @@ def test_seconds_are_turned_so_that_above_one_is_better() -> None:
     """Goal: one reading for all units. Method: fewer seconds than the peer, bound missed."""
     line = only_line(Metric("time", "s", "lower", "", (Target(0.3),)), freehold=[0.5], ray=[4.0])
     assert line.ratio("ray") == "8x"
-    assert line.bounds == "≤ 0.3 s, ≥ 1x ray"
+    assert line.bounds == "≤ 0.3 s"
     assert line.verdict == "missed: ≤ 0.3 s"
 
 
@@ -65,9 +65,18 @@ def test_being_behind_ray_is_a_miss_also_without_a_target() -> None:
     """Goal: no measure behind Ray goes unseen. Method: one without targets, slower; a mere count,
     which has no better; and one that Ray was not measured for."""
     rate, count = Metric("rate", "/s", "higher", ""), Metric("count", "", "neither", "")
-    assert only_line(rate, freehold=[1.0], ray=[2.0]).verdict == "missed"
+    assert only_line(rate, freehold=[1.0], ray=[2.0]).verdict == "missed: ≥ 1x ray"
     assert only_line(count, freehold=[1.0], ray=[2.0]).verdict == ""
     assert only_line(rate, freehold=[1.0], pool=[2.0]).verdict == ""
+
+
+def test_a_target_that_cannot_be_judged_says_so() -> None:
+    """Goal: a peer that failed does not look like a target that is met. Method: two targets, a
+    value for one of the peers."""
+    metric = Metric("rate", "/s", "higher", "", (Target(2, "pool"), Target(3, "ray")))
+    line = only_line(metric, freehold=[4.0], pool=[1.0])
+    assert line.verdict == "not measured: ≥ 3x ray"
+    assert report.tally([line]) == "1 of 1 targets met"
 
 
 def test_nothing_is_no_infinite_advantage() -> None:
@@ -230,7 +239,7 @@ def test_a_page_shows_each_figure_with_its_verdicts() -> None:
     ]
     facts = dict.fromkeys(("date", "source", "command", "processor", "memory", "kernel"), "x")
     text = page.markdown([page.Section(figure(metric), "1", several)], {"1": facts}, ["p.svg"])
-    assert "| rate | 2 /s | 2x |  |  |  |  | ≥ 3x ray | missed |" in text
+    assert "| rate | 2 /s | 2x |  |  |  |  | ≥ 3x ray | missed: ≥ 3x ray |" in text
     assert "* sample, rate: in waiting." in text
     assert "* ray failed: no luck (exit code 1)" in text
     assert "0 of 1 targets met." in text
