@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
 
 import pytest
@@ -36,7 +37,8 @@ ME, NEAR, FAR = node(), node("near"), node("far")
 
 
 def wire(number: int = 1, placement: Placement | None = None, cpu: float = 1) -> RequestLease:
-    return RequestLease(lease(number), OWNER, job(), cpus(cpu), placement=placement)
+    amounts = cpus(cpu) if cpu else {}
+    return RequestLease(lease(number), OWNER, job(), amounts, placement=placement)
 
 
 # -- nodes for requests ---------------------------------------------------------------------------
@@ -87,6 +89,57 @@ def test_the_emptiest_of_equals_takes_turns() -> None:
     assert emptiest(wire(), [half, empty], {}) is empty  # (leaves 1 of 2; the other, 1 of 4)
     assert emptiest(wire(), [info(FAR, cpus(2)), empty], {FAR.node: 1}) is empty
     assert emptiest(wire(cpu=8), [half, empty], {}) is None
+
+
+def test_what_takes_no_cpu_is_placed_as_if_it_took_one(world: World) -> None:
+    """Goal: actors do not all end on the node of their creator: here while there is room, then in
+    proportion to what nodes have; what CPUs are used for counts; so do other nodes' own actors; and
+    no request waits. Method: a node of two CPUs, one of which is in use, and others of four and
+    two; the report of another's actors; an end; then a node that is alone.
+    """
+    world.address = ME
+    bench = Bench(world, cpus(2))
+    four = bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(4))
+    two = bench.scheduling.peers[FAR.node] = info(FAR, cpus(2))
+    bench.request(1, cpus(1))
+    for number in range(2, 19):
+        bench.request(number, {})
+    here = bench.granted()
+    sent = Counter(message.node for message in world.take(LeaseRedirected))
+    assert here == [1, 2, 10, 14, 18]
+    assert sent == {NEAR: 9, FAR: 4}
+    assert (four.costless, two.costless, bench.scheduling.costless) == (9, 4, 4)
+    four.costless = 100
+    bench.request(19, {})
+    assert world.one(LeaseRedirected).node == FAR
+    for number in here:
+        bench.give_back(number)
+    assert bench.scheduling.costless == 0
+    bench.request(20, {})
+    bench.request(21, {}, hops=1)
+    assert bench.granted() == [20, 21]
+    bench.scheduling.peers.clear()
+    for number in range(22, 30):
+        bench.request(number, {})
+    assert bench.granted() == list(range(22, 30))
+
+
+def test_what_takes_no_cpu_stays_where_it_belongs(world: World) -> None:
+    """Goal: being placed by load breaks no other rule: a node that was named, a label, a drain.
+    Method: each on a full node beside an empty one.
+    """
+    world.address = ME
+    bench = Bench(world, cpus(1))
+    near = bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(1))
+    bench.request(1, cpus(1))
+    bench.scheduling.on_request(wire(2, Placement(node=ME.node), cpu=0))
+    bench.scheduling.labels = {"zone": "a"}
+    labelled = Placement(selectors=((Clause("zone", ("a",)),),))
+    bench.scheduling.on_request(wire(3, labelled, cpu=0))
+    assert bench.granted() == [1, 2, 3]
+    near.draining = True
+    bench.request(4, {})
+    assert bench.granted() == [4]
 
 
 def test_a_request_goes_to_its_node_and_waits_there(world: World) -> None:

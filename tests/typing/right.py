@@ -102,6 +102,19 @@ class Counter(fh.Actor):
     async def name(self, text: str) -> str:
         return text
 
+    @fh.method
+    def upto(self, end: int) -> Iterator[int]:
+        yield from range(self.count, end)
+
+    @fh.method(backpressure=5)
+    async def slowly(self, end: int) -> AsyncIterator[int]:
+        for number in range(self.count, end):
+            yield number
+
+    @fh.method(num_returns=2)
+    def pair(self, by: int) -> tuple[int, int]:
+        return self.count, by
+
 
 class Plain:
     def ping(self) -> int:
@@ -115,6 +128,10 @@ assert_type(counter, Counter)
 assert_type(counter.add.remote(2), ObjectRef[int])
 assert_type(counter.add.remote(counter.add.remote()), ObjectRef[int])
 assert_type(fh.get(counter.name.remote("a")), str)
+assert_type(counter.upto.remote(9), fh.ObjectRefGenerator[int])
+assert_type(counter.slowly.remote(counter.add.remote()), fh.ObjectRefGenerator[int])
+assert_type(counter.pair.remote(1), list[ObjectRef[Any]])
+assert_type(Counter.options(name="c", lifetime="detached").remote(5), Counter)
 assert_type(Counter.options(num_cpus=1).remote(5), Counter)
 assert_type(Untyped.remote(), fh.ActorHandle[Plain])
 assert_type(Untyped.options(num_cpus=1).remote().ping.remote(), Any)

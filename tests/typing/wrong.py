@@ -6,6 +6,8 @@ error that is missed and an error too many both fail.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import freehold as fh
 from freehold import ObjectRef
 
@@ -32,6 +34,28 @@ class Counter(fh.Actor):
     @fh.method
     def add(self, by: int) -> int:
         return self.count + by
+
+    @fh.method(num_returns=2)
+    def pair(self, by: int) -> tuple[int, int]:
+        return self.count, by
+
+    @fh.method
+    def upto(self, end: int) -> Iterator[int]:
+        yield from range(self.count, end)
+
+    @fh.method
+    async def later(self, by: int) -> int:
+        return self.count + by
+
+
+@fh.remote
+def countdown(n: int) -> Iterator[int]:
+    yield from range(n, 0, -1)
+
+
+@fh.remote
+async def half(n: int) -> float:
+    return n / 2
 
 
 number = fh.put(1)
@@ -62,3 +86,49 @@ fh.wait(number)  # expect: call-overload
 fh.cancel("ref")  # expect: arg-type
 fh.put(1, 2)  # expect: call-arg
 fh.remote(5)  # expect: call-overload
+
+# Actors
+counter = Counter.remote(1)
+counter.add.remote()  # expect: call-overload
+counter.add.remote(1, 2)  # expect: call-overload
+counter.add.remote(to=1)  # expect: call-overload
+counter.later.remote("one")  # expect: call-overload
+counter.pair.remote("one")  # expect: call-overload
+counter.subtract.remote(1)
+wrong_pair: ObjectRef[int] = counter.pair.remote(1)  # expect: assignment
+wrong_later: ObjectRef[str] = counter.later.remote(1)  # expect: assignment
+fh.kill(number)  # expect: arg-type
+fh.kill("name")  # expect: arg-type
+fh.get(counter)  # expect: call-overload
+fh.get_actor(5)  # expect: arg-type
+
+# Streams
+countdown.remote("three")  # expect: call-overload
+counter.upto.remote("nine")  # expect: call-overload
+wrong_stream: ObjectRef[int] = countdown.remote(3)  # expect: assignment
+wrong_item: ObjectRef[str] = next(countdown.remote(3))  # expect: arg-type
+fh.get(countdown.remote(3))  # expect: call-overload
+for text in counter.upto.remote(9):
+    wrong_text: str = fh.get(text)  # expect: assignment
+
+# Coroutines
+half.remote("one")  # expect: call-overload
+wrong_half: ObjectRef[int] = half.remote(1)  # expect: assignment
+
+
+async def awaited() -> None:
+    _await: str = await half.remote(1)  # expect: assignment
+    await counter.later.remote("one")  # expect: call-overload
+    for _ in fh.as_completed([number]):
+        pass
+    async for item in countdown.remote(3):
+        _async: str = await item  # expect: assignment
+    await fh.wait_async(number)  # expect: arg-type
+
+
+# Options
+twice.options(2)  # expect: call-overload
+twice.options(num_returns=2).remote("one")  # expect: call-overload
+wrong_many: ObjectRef[int] = twice.options(num_returns=2).remote(1)  # expect: assignment
+countdown.options(backpressure=3).remote("three")  # expect: call-overload
+fh.remote(num_cpus=2)(5)  # expect: call-overload

@@ -9,7 +9,7 @@ checkers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -33,7 +33,7 @@ MARK: Final = "__freehold_method__"
 
 if TYPE_CHECKING:
     from freehold.api.actors import ActorClass, ActorHandle
-    from freehold.api.remote import ManyReturns, RemoteFunction
+    from freehold.api.remote import ManyReturns, RemoteFunction, StreamFunction
 
     class Actor(ActorHandle[Any]):
         """Base of actor classes whose handles a type checker shall know."""
@@ -55,6 +55,11 @@ if TYPE_CHECKING:
 
         def __get__(self, instance: object, owner: type | None = None) -> RemoteFunction[P, R]: ...
 
+    class StreamMethod(Generic[P, T]):
+        """One that yields."""
+
+        def __get__(self, instance: object, owner: type | None = None) -> StreamFunction[P, T]: ...
+
     class ManyMethod(Generic[P]):
         """The same with ``num_returns``."""
 
@@ -74,6 +79,13 @@ class _Decorator(Protocol):
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
     ) -> Method[P, R]: ...
     @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self,
+        function: Callable[Concatenate[Any, P], Iterator[T]]
+        | Callable[Concatenate[Any, P], AsyncIterator[T]],
+        /,
+    ) -> StreamMethod[P, T]: ...
+    @overload
     def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
 
 
@@ -85,6 +97,12 @@ class _ManyDecorator(Protocol):
 
 @overload
 def method(function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+@overload
+def method(  # type: ignore[overload-overlap]
+    function: Callable[Concatenate[Any, P], Iterator[T]]
+    | Callable[Concatenate[Any, P], AsyncIterator[T]],
+    /,
+) -> StreamMethod[P, T]: ...
 @overload
 def method(function: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
 @overload

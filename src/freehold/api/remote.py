@@ -371,7 +371,47 @@ class RemoteFunction(Generic[P, R]):
 class ManyReturns(Protocol[P]):
     """A remote function with ``num_returns`` other than 1, as a type checker sees it."""
 
-    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> list[ObjectRef[Any]]: ...
+    @overload
+    def remote(
+        self: _Takes1[A, Q, Any],
+        a: A | ObjectRef[A],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> list[ObjectRef[Any]]: ...
+    @overload
+    def remote(
+        self: _Takes2[A, B, Q, Any],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> list[ObjectRef[Any]]: ...
+    @overload
+    def remote(
+        self: _Takes3[A, B, C, Q, Any],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> list[ObjectRef[Any]]: ...
+    @overload
+    def remote(
+        self: _Takes4[A, B, C, D, Q, Any],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        d: D | ObjectRef[D],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> list[ObjectRef[Any]]: ...
+    def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # (as above)
         """Submit a task; return one reference per return value."""
 
     def options(self, **options: Any) -> ManyReturns[P]:
@@ -384,7 +424,47 @@ class ManyReturns(Protocol[P]):
 class StreamFunction(Protocol[P, T]):
     """A remote generator function, as a type checker sees it."""
 
-    def remote(self, *args: Any, **kwargs: Any) -> ObjectRefGenerator[T]:
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRefGenerator[T]: ...
+    @overload
+    def remote(
+        self: _Takes1[A, Q, Any],
+        a: A | ObjectRef[A],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRefGenerator[T]: ...
+    @overload
+    def remote(
+        self: _Takes2[A, B, Q, Any],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRefGenerator[T]: ...
+    @overload
+    def remote(
+        self: _Takes3[A, B, C, Q, Any],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRefGenerator[T]: ...
+    @overload
+    def remote(
+        self: _Takes4[A, B, C, D, Q, Any],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        d: D | ObjectRef[D],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> ObjectRefGenerator[T]: ...
+    def remote(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # (as above)
         """Submit a task; return the references to what it yields, as they come."""
 
     @overload

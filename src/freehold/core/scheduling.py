@@ -1,11 +1,14 @@
 """Scheduling: which lease requests a node grants, and when; which it sends elsewhere, and where.
 
 A request is granted here if its resources are free; else it is redirected to a node that seems to
-have them free, else it waits in the queue. The queue is ordered by depth (a task's children
-before more of its siblings: otherwise a recursion would fill the node with blocked parents), then
-by arrival, where each step of priority counts as ``STEP`` of waiting: so the urgent goes first, and
-nothing waits for ever. A request that does not fit lets smaller ones pass, until it has waited
-``PATIENCE``: then nothing that it could use is granted past it.
+have them free, else it waits in the queue. One that takes no CPU is granted here as long as this
+node would be free if each such took one, then where most is free in proportion.
+
+The queue is ordered by depth (a task's children before more of its siblings: otherwise a recursion
+would fill the node with blocked parents), then by arrival, where each step of priority counts as
+``STEP`` of waiting: so the urgent goes first, and nothing waits for ever. A request that does not
+fit lets smaller ones pass, until it has waited ``PATIENCE``: then nothing that it could use is
+granted past it.
 
 A reservation for a placement group that has waited for long (``bundles``, "claims") comes before
 all that: until it is served nothing that it could use is granted to requests of depth 0, and
@@ -88,6 +91,7 @@ class Scheduling:
         self.spread: Counter[NodeId] = Counter()  # requests to be spread that went there
         self.queue: list[Queued] = []
         self.granted: dict[LeaseId, Granted] = {}
+        self.costless = 0  # of these, outside of bundles: they take no CPU
         self.drained = False
         self.arrivals = 0
         self.ticker: Timer | None = None
@@ -146,18 +150,24 @@ class Scheduling:
 
     def source_for(self, wire: RequestLease) -> Source | None:
         """What the request can be taken from now, if it may be granted here at all."""
-        placement = wire.placement
-        if placement is not None:
-            if placement.group:
-                return self.bundles.source_for(wire)
-            if placement.spread and not wire.hops:
-                nodes = self.allowed(wire)
-                best = strategies.emptiest(wire, nodes, self.spread)
-                if best is None or best.address.node != self.world.address.node:
-                    return None
-            elif not self.may_run_here(wire):
-                return None
-        return self.plain if self.own.fits(wire.resources) else None
+        if wire.placement is not None and wire.placement.group:
+            return self.bundles.source_for(wire)
+        if not self.own.fits(wire.resources) or not self.may_run_here(wire):
+            return None
+        return None if self.belongs_elsewhere(wire) else self.plain
+
+    def belongs_elsewhere(self, wire: RequestLease) -> bool:
+        """Whether it could be granted here, and another node shall have it: that is for the first
+        that is asked to say.
+        """
+        if wire.hops or not self.peers:
+            return False
+        me = self.me()
+        spread = wire.placement is not None and wire.placement.spread
+        if not spread and (CPU in wire.resources or strategies.room(me, wire.resources) >= 0):
+            return False
+        best = strategies.emptiest(wire, self.allowed(wire), self.spread)
+        return best is not None and best.address.node != me.address.node
 
     def could_grant(self, wire: RequestLease) -> bool:
         """Whether resources are all that the request waits for. One whose job is not known (yet,
@@ -186,7 +196,16 @@ class Scheduling:
     def me(self) -> NodeInfo:
         """This node as its strategies see it."""
         address, labels = self.world.address, dict(self.labels)
-        return NodeInfo(address, "", 0, self.total, self.free, labels, draining=self.drained)
+        return NodeInfo(
+            address,
+            "",
+            0,
+            self.total,
+            self.free,
+            labels,
+            draining=self.drained,
+            costless=self.costless,
+        )
 
     def grant(self, wire: RequestLease) -> None:
         """Take the resources and find a worker."""
@@ -195,6 +214,7 @@ class Scheduling:
         if wire.placement is not None and wire.placement.spread:
             self.spread[self.world.address.node] += 1
         self.granted[wire.lease] = Granted(wire, self.world.now(), *source)
+        self.costless += is_costless(self.granted[wire.lease])
         self.want_worker(wire.lease, wire.job)
 
     def unprepared(self, wire: RequestLease) -> bool:
@@ -238,6 +258,7 @@ class Scheduling:
         if best is None:
             return False
         resources.subtract(best.free, wire.resources)
+        best.costless += CPU not in wire.resources
         self.send_on(wire, best.address)
         return True
 
@@ -248,11 +269,12 @@ class Scheduling:
         if placement is not None:
             here = self.world.address.node
             peers = [node for node in self.allowed(wire) if node.address.node != here]
-            if placement.spread and not wire.hops:
-                best = strategies.emptiest(wire, peers, self.spread)
-                if best is not None:
-                    self.spread[best.address.node] += 1
-                    return best
+        spread = placement is not None and placement.spread
+        if (spread or CPU not in wire.resources) and not wire.hops:
+            best = strategies.emptiest(wire, peers, self.spread)
+            if best is not None:
+                self.spread[best.address.node] += 1
+                return best
         feasible = not self.drained and self.feasible_here(wire)
         best, best_room = None, None
         for peer in peers:
@@ -468,6 +490,7 @@ class Scheduling:
         granted = self.granted.pop(lease, None)
         if granted is None:
             return None
+        self.costless -= is_costless(granted)
         granted.pool.give(granted.held(), granted.shares)
         if granted.worker is None:
             self.unwant_worker(lease)
@@ -535,3 +558,8 @@ def _lack(request: Resources, total: Resources) -> tuple[int, int]:
     """How far ``total`` is from covering ``request``: kinds of resources short, and the sum."""
     lacks = resources.missing(request, total)
     return len(lacks), sum(lacks.values())
+
+
+def is_costless(granted: Granted) -> bool:
+    """Whether it takes no CPU, and nothing of a bundle."""
+    return granted.bundle is None and CPU not in granted.wire.resources

@@ -8,6 +8,9 @@ Pure questions about one request and the nodes as they are known here, from the 
   else any.
 * Spread: the node with the largest part of its CPUs free, counted as they would be afterwards. It
   is chosen once, by the first node that is asked; the chosen one treats the request as its own.
+* A request that takes no CPU is placed as if it took one, and so are those that are granted
+  (``room``): by resources alone a thousand actors fit on one node. It is granted there none the
+  less, if that is the emptiest.
 * Selectors are alternatives: the first is used for which a node exists that satisfies it and is big
   enough, whether or not that node has anything free now: a later alternative is for clusters
   that do not have what the earlier one names, not for hours in which it is busy.
@@ -19,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from freehold import resources
 from freehold.ids import NodeId, short
-from freehold.resources import CPU, Resources
+from freehold.resources import CPU, UNIT, Resources
 from freehold.wire.messages import NodeInfo, Placement, RequestLease
 from freehold.wire.placement import Clause
 
@@ -72,6 +75,12 @@ def is_bound(placement: Placement | None) -> bool:
     return placement is not None and bool(placement.node or placement.selectors)
 
 
+def room(node: NodeInfo, request: Mapping[str, int]) -> int:
+    """The CPUs that would be free afterwards, if whatever takes none took one."""
+    asked = request.get(CPU, 0) or UNIT
+    return node.free.get(CPU, 0) - node.costless * UNIT - asked
+
+
 def emptiest(
     wire: RequestLease, nodes: Iterable[NodeInfo], sent: Mapping[NodeId, int]
 ) -> NodeInfo | None:
@@ -82,8 +91,7 @@ def emptiest(
     for node in nodes:
         if not node.draining and resources.fits(wire.resources, node.free):
             total = node.total.get(CPU, 0) or 1
-            free = node.free.get(CPU, 0) - wire.resources.get(CPU, 0)
-            rank = free / total, -sent.get(node.address.node, 0)
+            rank = room(node, wire.resources) / total, -sent.get(node.address.node, 0)
             if best is None or rank > most:
                 best, most = node, rank
     return best

@@ -28,7 +28,7 @@ from freehold.core.telling_node import NodeTelling
 from freehold.core.workers import Starter, Worker, Workers
 from freehold.core.world import Timer, World
 from freehold.ids import JobId, LeaseId, NodeId, ProcessId
-from freehold.resources import CPU, UNIT, Resources
+from freehold.resources import CPU, UNIT
 from freehold.roles.preparing import Preparing
 from freehold.wire.inquiry import Explain, Explanation
 from freehold.wire.messages import (
@@ -120,7 +120,7 @@ class Node:
         self.ending: dict[ProcessId, tuple[int, Death]] = {}  # ended, their streams not yet
         self.drained: set[ProcessId] = set()  # the other way round
         self.reporter: Timer | None = None
-        self.reported: tuple[Resources, int, int, int, int, dict[bytes, Resources]] | None = None
+        self.reported: tuple[object, ...] | None = None
         self.attendance = Attendance(world, head, self.facts)
         self.ended = Ended()
         self.gone: dict[NodeId, NodeInfo] = {}
@@ -234,13 +234,8 @@ class Node:
 
     def registered(self) -> Registered:
         """What a process of this machine is told of where it lives."""
-        return Registered(
-            self.world.address,
-            self.head,
-            self.objects.room.capacity,
-            self.info.total,
-            self.attendance.dead_after,
-        )
+        capacity, patience = self.objects.room.capacity, self.attendance.dead_after
+        return Registered(self.world.address, self.head, capacity, self.info.total, patience)
 
     def given(self, lease: LeaseId, worker: Worker) -> None:
         """A grant has its worker: bind it to the job first, then tell the owner."""
@@ -501,7 +496,7 @@ class Node:
         if self.reporter is None and self.joined and self.state() != self.reported:
             self.reporter = self.world.call_at(self.world.now() + REPORT_SECONDS, self.report)
 
-    def state(self) -> tuple[Resources, int, int, int, int, dict[bytes, Resources]]:
+    def state(self) -> tuple[object, ...]:
         """What others want to know, in steps that are worth a message."""
         return (
             dict(self.scheduling.free),
@@ -510,6 +505,7 @@ class Node:
             self.objects.room.used >> 20,
             self.objects.spilling.bytes >> 20,
             self.bundles.in_use(),
+            self.scheduling.costless,
         )
 
     def report(self) -> None:
@@ -535,6 +531,7 @@ class Node:
             len(self.workers.all),
             draining=info.draining,
             bundles=self.bundles.in_use(),
+            costless=self.scheduling.costless,
         )
 
     # ------------------------------------------------------------------ draining

@@ -133,3 +133,4 @@ class NodeInfo(Record):
     draining: bool = False  #: takes no more tasks; not alive as well: was drained and has left
     #: What is left of bundles in use, by their group's id and number (two bytes).
     bundles: dict[bytes, Resources] = {}
+    costless: int = 0  #: leases granted that take no CPU
