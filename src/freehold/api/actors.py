@@ -298,7 +298,7 @@ class ActorHandle(Generic[T]):
             if run is not None:
                 task.origin = process.origin(run)
             acting.call(task, callee)
-            process.transport.flush_soon()
+            process.pump.send_soon()
 
     def __del__(self) -> None:
         try:
@@ -431,7 +431,7 @@ class ActorClass(Generic[T]):
             if process.dropped:
                 process.settle()
             actor = process.role.acting.create(task, self._options.max_restarts)
-            process.transport.flush_soon()
+            process.pump.send_soon()
         ref: ObjectRef[Any] = ObjectRef(process, Reference(actor, process.address))
         return ActorHandle(ref, kind_of(self._packed))
 

@@ -41,6 +41,10 @@ def pack(process: Process, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pac
     """Serialise a call's arguments. Raises SerializationError, naming the part that cannot
     travel.
     """
+    if not kwargs and serial.PLAIN.issuperset(map(type, args)):
+        blob = serial.plain_blob((args, kwargs))
+        if len(blob) <= INLINE_BYTES:
+            return Packed(blob)
     slots: list[ObjectRef[Any]] = []
     if kwargs or any(isinstance(arg, ObjectRef) for arg in args):
 

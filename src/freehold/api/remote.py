@@ -239,7 +239,7 @@ class RemoteFunction(Generic[P, R]):
             if context.run is not None:
                 task.origin = process.origin(context.run)
             process.role.submit(task)
-            process.transport.flush_soon()
+            process.pump.send_soon()
         address = process.address
         line = task.origin.line if task.origin is not None else ()
         if task.stream is not None:

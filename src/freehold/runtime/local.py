@@ -194,7 +194,8 @@ class Local(Process):
         mail.settle = self.settle
         self.transport = mail  # type: ignore[assignment]  # stands in for one
         self.lock = mail.lock  # type: ignore[assignment]
-        self.pump = SimpleNamespace(lead=threading.Lock())  # type: ignore[assignment]
+        stand_in: Any = SimpleNamespace(lead=threading.Lock(), send_soon=mail.flush)
+        self.pump = stand_in
         self.make_ref = current.ref_type()
         self.role = Owner(mail, SystemErrors(), self.node, JobId(os.urandom(8)))
         self.root = Context(TaskId(os.urandom(16)))

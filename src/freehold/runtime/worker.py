@@ -41,6 +41,7 @@ from freehold.runtime.importing import DriverFinder
 from freehold.runtime.interrupts import BOOKKEEPERS
 from freehold.runtime.process import (
     CONTEXT,
+    INLINE_BYTES,
     LEND_AFTER,
     Context,
     ObjectRef,
@@ -57,6 +58,7 @@ from freehold.wire import serial
 from freehold.wire.failures import dump_error
 from freehold.wire.messages import (
     FAILED,
+    INLINE,
     STORED,
     Address,
     AssignJob,
@@ -360,6 +362,10 @@ class Worker(Process):
         """
         if type(value) is Value:  # an actor's place
             return value
+        if type(value) in serial.PLAIN:
+            blob = serial.plain_blob(value)
+            if len(blob) <= INLINE_BYTES:
+                return Value(INLINE, blob)
         packed = serial.serialize(value, "the return value")
         stored = self.store(object_id, packed, run.submitter)
         if packed.refs:

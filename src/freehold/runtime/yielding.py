@@ -9,7 +9,7 @@ is what the task returns; of a stream that is the number of its values.
 The life of one value: the generator yields it -> it is serialised, and stored if it is large ->
 ``core.yielding`` sends it -> the generator goes on, or waits until its consumer has taken some. It
 waits as in ``get``: its CPU is lent out. Messages leave together, within a fraction of a
-millisecond (``Transport.flush_soon``): nobody waits for one value more than for the next.
+millisecond (``Pump.send_soon``): nobody waits for one value more than for the next.
 
 User code may be interrupted only while it runs, so only ``take_one`` and ``close`` let it: between
 two values nothing of ours is torn. A generator whose consumer wants no more is closed, as Python
@@ -123,7 +123,7 @@ def give(worker: Worker, outgoing: Outgoing, item: Any) -> None:
         if worker.dropped:
             worker.settle()
         worker.executor.yielding.give(outgoing, value)
-        worker.transport.flush_soon()
+        worker.pump.send_soon()
     # (``packed`` holds the references inside until here.)
 
 
