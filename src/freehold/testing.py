@@ -114,6 +114,8 @@ class Cluster:
             resources=machine.offer(num_cpus, num_gpus, memory, resources),
             store_bytes=machine.store_bytes(object_store_memory),
             labels=dict(labels or {}),
+            fuse_bytes=machine.spill_file_bytes(),
+            prefetch=machine.prefetch(),
             infeasible_grace=self._grace,
             start_head=self._head is None,
             dead_after=self._dead_after,

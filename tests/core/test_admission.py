@@ -11,6 +11,7 @@ from freehold.ids import ObjectId
 from freehold.wire.fetches import ARGUMENT, CALL, GET, WAIT
 from freehold.wire.messages import (
     Address,
+    FetchAhead,
     FetchObject,
     FetchTogether,
     ObjectAt,
@@ -266,3 +267,82 @@ def test_what_is_promised_comes_back(store: Store, world: World) -> None:
     assert store.mover.claim() == [("restore", B, slot(B))]
     store.objects.restored(B, "")
     assert ready(world, READER) == [B]
+
+
+# -- ahead of their tasks --------------------------------------------------------------------------
+
+
+def ahead(store: Store, *keys: ObjectId, blocks: int = 3) -> None:
+    """A task that has not begun will read these."""
+    store.objects.on_fetch_ahead(FetchAhead([wish(key, blocks, ARGUMENT) for key in keys]))
+
+
+def test_brought_ahead_of_its_task(store: Store, world: World) -> None:
+    """Goal: what a task will read is here when it comes; nobody has it pinned, and of what can go
+    it goes last: after a copy that was used later, and after a write.
+
+    Method: x on disk is announced; a copy is used; a primary is made; creators want room."""
+    store.on_disk(X, 3)
+    ahead(store, X)
+    assert arrive(store) == [X]
+    assert (store.state(X), store.objects.table[X].pins) == ("sealed", {})
+    store.copy(A, 3)
+    store.sealed(B, 2)
+    store.create(C, 3)
+    assert [message.object for message in world.take(ObjectAt)] == [A]
+    assert world.one(ObjectCreated).object == C
+    store.create(D, 4)
+    store.spilled(B)
+    store.objects.on_abort(C, WRITER)
+    assert world.one(ObjectCreated).object == D
+    store.fetch(X, 3, ME)
+    assert ready(world, READER) == [X]
+    assert store.mover.claim() == []
+    assert (store.objects.admission.expected, store.objects.admission.expected_bytes) == ({}, 0)
+
+
+def test_it_goes_if_nothing_else_can(store: Store, world: World) -> None:
+    """Goal: nobody waits for room that is kept for a task which may never come."""
+    store.on_disk(X, 3)
+    ahead(store, X)
+    arrive(store)
+    store.create(A, 10)
+    assert world.one(ObjectCreated).object == A
+    assert (store.state(X), store.objects.admission.expected_bytes) == ("spilled", 0)
+
+
+def test_only_so_much_is_brought_ahead(store: Store, world: World) -> None:
+    """Goal: three blocks of ten are kept for what will be read; what was announced first makes way
+    for what was announced last, and is an ordinary copy then. Method: three of two blocks each."""
+    for key in (A, B, C):
+        ahead(store, key, blocks=2)
+    assert arrive(store) == [A, B, C]
+    assert list(store.objects.spilling.expected) == [C]
+    assert list(store.objects.spilling.droppable) == [A, B]
+    ahead(store, D, blocks=4)  # more than may be kept at all
+    assert store.mover.claim() == []
+
+
+def test_nothing_is_brought_ahead_of_those_who_wait(store: Store, world: World) -> None:
+    """Goal: an announcement takes nothing from anyone: not while someone waits for room, not where
+    all room is held, not what nobody has, and not where it is switched off."""
+    store.create(Z, 8)
+    world.take(ObjectCreated)
+    ahead(store, A)
+    store.objects.on_fetch(wish(B, 5, ARGUMENT), ONE)
+    ahead(store, C, blocks=1)
+    store.objects.on_cancel_fetch(B, ONE)
+    store.objects.on_fetch_ahead(FetchAhead([FetchObject(D, BLOCK, OWNER, [ME], ARGUMENT)]))
+    store.objects.admission.looks_ahead = False
+    ahead(store, C, blocks=1)
+    assert (store.mover.claim(), list(store.objects.table)) == ([], [Z])
+
+
+def test_an_announced_value_is_freed(store: Store, world: World) -> None:
+    """Goal: nothing is left of an announcement. Method: free before it is here, and after."""
+    ahead(store, A, B, blocks=1)
+    store.objects.on_free(A)
+    assert arrive(store) == [A, B]
+    store.objects.on_free(B)
+    assert (store.objects.table, store.room.used) == ({}, 0)
+    assert (store.objects.admission.expected, store.objects.admission.expected_bytes) == ({}, 0)

@@ -23,6 +23,7 @@ from freehold.store.allocator import Allocator
 from freehold.wire.fetches import ARGUMENT, CALL, GET, WAIT
 from freehold.wire.messages import (
     CreateObject,
+    FetchAhead,
     FetchObject,
     FetchTogether,
     ObjectCreated,
@@ -128,6 +129,11 @@ class Accounting(RuleBasedStateMachine):
             self.note(key, client)
             wishes.append(FetchObject(key, self.size[key], OWNER, [OTHER], priority))
         self.objects.on_fetch_together(FetchTogether(wishes), client)
+
+    @rule(key=keys)
+    def announce(self, key: ObjectId) -> None:
+        wish = FetchObject(key, self.size[key], OWNER, [OTHER], ARGUMENT)
+        self.objects.on_fetch_ahead(FetchAhead([wish]))
 
     def note(self, key: ObjectId, client: Any) -> None:
         """It waits from now on, or has a wish already that this one replaces."""
@@ -249,6 +255,9 @@ class Accounting(RuleBasedStateMachine):
         free_to_go = [stored for stored in self.objects.table.values() if spilling.may_go(stored)]
         assert spilling.resting == sum(stored.size for stored in free_to_go)
         assert spilling.held + spilling.promised <= self.room.capacity
+        expected = [stored for stored in self.objects.table.values() if stored.expected]
+        assert {stored.id: stored for stored in expected} == admission.expected
+        assert admission.expected_bytes == sum(stored.size for stored in expected)
         read = [stored for stored in self.objects.table.values() if stored.readers]
         assert admission.argument_bytes == sum(stored.size for stored in read)
         first = admission.first()

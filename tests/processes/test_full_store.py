@@ -40,3 +40,37 @@ def test_tasks_with_half_a_store_each(folder: Path) -> None:
     pairs = [(6, 0), (7, 1), (2, 4), (3, 5)]
     sums = [total.remote(refs[left], refs[right]) for left, right in pairs]
     assert fh.get(sums, timeout=55) == [left + right for left, right in pairs]
+
+
+@pytest.mark.parametrize(("fused", "files"), [("", 2), ("0", 30)])
+def test_one_file_for_many_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: str, files: int
+) -> None:
+    """Goal: what is spilled goes into few files, or into one for each value where that is wanted;
+    either way it comes back right and no file is left.
+
+    Method: 120 MiB in values of 1 MiB through a store of 64; look at the files."""
+    monkeypatch.setenv("FREEHOLD_SPILL_FILE_BYTES", fused)
+    folder = tmp_path / "spill"
+    fh.init(num_cpus=1, object_store_memory=STORE, spill_folders=[str(folder)], log_to_driver=False)
+    try:
+        refs = [fh.put(np.full(MIB // 8, number)) for number in range(120)]
+        found = len(list(folder.glob("*/*")))
+        assert found >= files if fused else found <= files
+        assert [int(fh.get(ref)[-1]) for ref in refs] == list(range(120))
+        del refs
+        deadline = time.monotonic() + 20
+        while list(folder.glob("*/*")) and time.monotonic() < deadline:
+            fh.nodes()  # (what was dropped is settled in the next call)
+            time.sleep(0.05)
+        assert list(folder.glob("*/*")) == []
+    finally:
+        fh.shutdown()
+
+
+@pytest.mark.parametrize("name", ["FREEHOLD_SPILL_FILE_BYTES", "FREEHOLD_PREFETCH"])
+def test_a_switch_that_is_no_switch(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Goal: a value that means nothing is refused by name, before anything is started."""
+    monkeypatch.setenv(name, "maybe")
+    with pytest.raises(ValueError, match=rf"\${name} must be .* not 'maybe'"):
+        fh.init()

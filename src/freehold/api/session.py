@@ -194,6 +194,7 @@ def local_settings(
     machine.check_patience(dead_after)
     offer = machine.offer(num_cpus, num_gpus, memory, resources)
     store = machine.store_bytes(object_store_memory)
+    fuse_bytes, prefetch = machine.spill_file_bytes(), machine.prefetch()
     places.sweep()
     session, _ = places.new_session()
     return noded.Settings(
@@ -206,6 +207,8 @@ def local_settings(
         labels=dict(labels or {}),
         spill_folders=[os.fspath(folder) for folder in spill_folders or ()],
         spill_quota=spill_quota,
+        fuse_bytes=fuse_bytes,
+        prefetch=prefetch,
         infeasible_grace=infeasible_grace,
         start_head=True,
         dead_after=dead_after,

@@ -134,6 +134,7 @@ def start(
         machine.check_patience(patience)
         offer = machine.offer(num_cpus, num_gpus, memory, resources)
         store_bytes = machine.store_bytes(store)
+        fuse_bytes, prefetch = machine.spill_file_bytes(), machine.prefetch()
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     folders = [_folder(name) for name in spill]
@@ -148,6 +149,8 @@ def start(
         labels=labels or {},
         spill_folders=folders,
         spill_quota=spill_quota,
+        fuse_bytes=fuse_bytes,
+        prefetch=prefetch,
         start_head=head,
         shared=True,
         dead_after=patience,

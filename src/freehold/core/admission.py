@@ -25,6 +25,10 @@ let in when no other holds any, and one that has waited for ``BEND`` for nothing
 (A function that keeps its argument in a global holds its share for good.) Arguments of calls to
 actors are not counted, since actors often keep them.
 
+What tasks will read that have not been sent to a worker yet is brought *ahead*, if nobody waits and
+it fits: not pinned, but among what can go the last to go (``spilling``). Up to ``AHEAD_SHARE`` of
+the store is kept for it; what was expected longest gives way.
+
 Who has stood first in line for ``PATIENCE`` is refused, with the reason, unless a task that holds
 arguments runs: then room comes when it ends, however long it takes.
 """
@@ -44,6 +48,8 @@ from freehold.wire.messages import Address, FetchObject, ObjectMissing
 
 #: Of the store, for arguments. The same as Ray's (papers.md, section on memory).
 ARGUMENT_SHARE: Final = 0.7
+#: Of the store, for what is brought ahead of its task.
+AHEAD_SHARE: Final = 0.3
 #: Seconds after which the share is no reason to wait any more: most tasks have ended by then.
 BEND: Final = 5.0
 #: Seconds that the first in line may wait, as long as creators may (``spilling``).
@@ -59,6 +65,9 @@ class Table(Protocol):
 
     def bring(self, request: FetchObject, client: Address) -> None:
         """Pin it for the client, at once or when it is here."""
+
+    def bring_ahead(self, request: FetchObject) -> Stored | None:
+        """Have it here, if it can be had."""
 
 
 class Bundle:
@@ -88,6 +97,9 @@ class Admission:
         self.queues: tuple[deque[Bundle], ...] = (deque(), deque(), deque())
         self.waiting: dict[ObjectId, dict[ProcessId, Bundle]] = {}
         self.argument_bytes = 0  # of objects that were let in as arguments of tasks
+        self.expected: dict[ObjectId, Stored] = {}  # brought ahead, by age
+        self.expected_bytes = 0
+        self.looks_ahead = True
         self.timer: Timer | None = None
         self.runs: Callable[[ProcessId], bool] = lambda process: False  # the role's: not blocked
 
@@ -232,6 +244,39 @@ class Admission:
         if stored.readers is not None:
             stored.readers = None
             self.argument_bytes -= self.room.block(stored.size)
+
+    # ------------------------------------------------------------------ what is brought ahead
+
+    def ahead(self, requests: Sequence[FetchObject]) -> None:
+        """Tasks that have not begun will read these here."""
+        for request in requests:
+            size = self.room.block(request.size)
+            free = self.room.capacity - self.spilling.held - self.spilling.promised
+            most = AHEAD_SHARE * self.room.capacity
+            if not self.looks_ahead or any(self.queues) or size > min(free, most):
+                break
+            if request.object in self.expected:
+                continue
+            while self.expected_bytes + size > most:
+                self.give_way(next(iter(self.expected.values())))
+            stored = self.objects.bring_ahead(request)
+            if stored is not None:
+                self.expected[stored.id] = stored
+                self.expected_bytes += self.room.block(stored.size)
+        self.spilling.make_room()
+
+    def came(self, stored: Stored) -> None:
+        """Someone reads it now, or it is gone: nobody is expected any more."""
+        if stored.expected:
+            stored.expected = False
+            del self.expected[stored.id]
+            self.expected_bytes -= self.room.block(stored.size)
+
+    def give_way(self, stored: Stored) -> None:
+        """It was expected to be read for too long."""
+        self.came(stored)
+        if self.spilling.may_go(stored) and stored.state == SEALED:
+            self.spilling.rest(stored)
 
     # ------------------------------------------------------------------ the first in line
 

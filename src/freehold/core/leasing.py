@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from freehold.core.submission import PUSHED, QUEUED, Placing, Submission, Task
@@ -37,6 +38,7 @@ from freehold.resources import Resources
 from freehold.wire.messages import (
     Address,
     Death,
+    FetchAhead,
     LeaseEnded,
     LeaseGranted,
     LeaseRedirected,
@@ -187,6 +189,7 @@ class Leasing(Placing):
                 self.push(task, lease)
                 return
         task.state = QUEUED
+        task.announced = False
         task.since = self.world.now()
         if task.attempt:
             shape.queue.appendleft(task)  # it has waited already
@@ -269,6 +272,22 @@ class Leasing(Placing):
                 share -= 1
         if not lease.tasks:
             self.settle(lease)
+        elif queue:
+            self.look_ahead(lease)
+
+    def look_ahead(self, lease: Lease) -> None:
+        """Tell the node of a busy worker what the next task will read: it may be fetched meanwhile.
+        (Of short tasks several lie at the worker, which sees to it itself.)
+        """
+        shape = lease.shape
+        for task in islice(shape.queue, len(shape.leases)):
+            estimate(task)
+            if task.deps and not task.announced and task.estimate >= PIPELINE_MICROS:
+                task.announced = True
+                wishes = self.submission.wishes(task)
+                if wishes:
+                    self.world.send(lease.node, FetchAhead(wishes))
+                return
 
     def settle(self, lease: Lease) -> None:
         """An idle lease: give it back if it is wanted elsewhere, else hold it for a while."""

@@ -44,6 +44,7 @@ from freehold.ids import JobId, NodeId, ObjectId, ProcessId
 from freehold.wire.messages import (
     Address,
     CreateObject,
+    FetchAhead,
     FetchObject,
     FetchTogether,
     GiveObject,
@@ -158,6 +159,36 @@ class Objects:
         if requests:
             self.admission.ask(client, requests)
 
+    def on_fetch_ahead(self, message: FetchAhead) -> None:
+        """Tasks that have not begun will read these here."""
+        self.admission.ahead(message.objects)
+
+    def bring_ahead(self, message: FetchObject) -> Stored | None:
+        """Have an object here that nobody waits for yet, if it can be had and nobody uses it."""
+        stored = self.table.get(message.object)
+        if stored is None:
+            if not self.sources(message) or message.owner.process in self.dead:
+                return None
+            stored = self.new_copy(
+                message.object, message.size, message.owner, self.sources(message)
+            )
+            stored.expected = True
+            self.spilling.bring(stored, self.begin_pull)
+        elif stored.state == SPILLED and not stored.pins:
+            stored.expected = True
+            stored.state = RESTORING
+            self.spilling.bring(stored, self.begin_restore)
+        elif stored.id in self.spilling.droppable:
+            stored.expected = True
+            self.spilling.rest(stored)
+        else:
+            return None
+        return stored
+
+    def not_expected(self, stored: Stored) -> None:
+        """It had to leave the arena before the task came for which it was brought."""
+        self.admission.came(stored)
+
     def may_be_had(self, message: FetchObject, client: Address) -> bool:
         """Whether the object can be brought here, as far as we know; if not, the client is told."""
         stored = self.table.get(message.object)
@@ -214,6 +245,7 @@ class Objects:
 
     def pin(self, stored: Stored, client: ProcessId) -> None:
         """The object may not move."""
+        self.admission.came(stored)
         self.spilling.wake(stored)
         stored.pins[client] = stored.pins.get(client, 0) + 1
 
@@ -306,6 +338,7 @@ class Objects:
             self.world.send(client, ObjectMissing(stored.id, reason, tried, full))
         stored.wants = []
         self.admission.discount_all(stored)
+        self.admission.came(stored)
         self.not_taken(stored, reason)
         if full and stored.state == RESTORING:
             stored.state = SPILLED
@@ -396,7 +429,7 @@ class Objects:
         self.admission.gone(object_id)
         if stored is not None:
             self.free(stored)
-            self.spilling.make_room()
+        self.spilling.make_room()
 
     def free(self, stored: Stored) -> None:
         """Drop it, now or when nobody reads or moves it."""
@@ -417,6 +450,7 @@ class Objects:
             self.world.send(client, ObjectMissing(stored.id, "it was freed", [me]))
         self.admission.discount_all(stored)
         self.not_taken(stored, "it was freed")
+        self.admission.came(stored)
         self.spilling.gone(stored)
 
     def on_give(self, message: GiveObject, former: Address) -> None:
@@ -433,7 +467,7 @@ class Objects:
         if stored is not None:
             stored.primary = True
             stored.told = False
-            if stored.id in self.spilling.droppable:
+            if stored.state == SEALED and self.spilling.may_go(stored):
                 self.spilling.rest(stored)
 
     def waiting(self) -> int:

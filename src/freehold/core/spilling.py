@@ -6,8 +6,9 @@ that is being written. What it must not know: who wants an object and why; ``obj
 
 An object *rests* while it lies complete in the arena and nobody has it pinned. A resting object is
 either *droppable* (a copy of what another node has, or on disk already: it goes without a write)
-or *spillable* (the only copy that we answer for). When room is needed: the droppable go first,
-least recently used first; else the spillable are written, in batches of at least ``FUSE_BYTES``
+or *spillable* (the only copy that we answer for). Of the droppable, those that a task is expected
+to read soon go when nothing else can. When room is needed: the droppable go first,
+least recently used first; else the spillable are written, in batches of at least ``fuse_bytes``
 that become one file (Exoshuffle, section on spilling: fusing is worth 12x at 100 KB objects); else
 the one who needs room waits, first come first served: a big object must not starve behind small
 ones. After ``PATIENCE`` without room it is refused, with the reason.
@@ -46,6 +47,7 @@ from freehold.core.world import Timer, World
 from freehold.ids import ObjectId
 from freehold.wire.messages import Address, ObjectAt
 
+#: Bytes of values that are written into one file.
 FUSE_BYTES: Final = 100 << 20
 #: Begin to spill before anyone has to wait, from this share of the arena.
 SPILL_ABOVE: Final = 0.8
@@ -62,6 +64,9 @@ class Table(Protocol):
 
     def drop(self, stored: Stored) -> None:
         """Forget it and give its room back."""
+
+    def not_expected(self, stored: Stored) -> None:
+        """It was brought ahead of a task, and is not in the arena any more."""
 
     def fail(self, stored: Stored, reason: str, full: bool = False) -> None:
         """It cannot be had here: tell who waits for it."""
@@ -92,10 +97,12 @@ class Spilling:
         self.pulls: deque[Need] = deque()
         self.creators: deque[Need] = deque()
         self.promised = 0  # bytes of the first
+        self.fuse_bytes = FUSE_BYTES
         self.droppable: dict[ObjectId, Stored] = {}
         self.spillable: dict[ObjectId, Stored] = {}
+        self.expected: dict[ObjectId, Stored] = {}  # droppable, and soon to be read
         self.leaving: dict[ObjectId, Stored] = {}  # being written, and nobody uses them
-        self.resting = 0  # bytes of those three
+        self.resting = 0  # bytes of those four
         self.admit: Callable[[], None] = lambda: None  # the store's: promise what can be
         self.writing: set[ObjectId] = set()
         self.patience: Timer | None = None
@@ -110,20 +117,23 @@ class Spilling:
         assert not stored.pins
         self.wake(stored)
         at_once = stored.slot is not None or not stored.primary
-        (self.droppable if at_once else self.spillable)[stored.id] = stored
+        table = self.droppable if at_once else self.spillable
+        if at_once and stored.expected:
+            table = self.expected
+        table[stored.id] = stored
         self.resting += self.room.block(stored.size)
 
     def wake(self, stored: Stored) -> None:
         """The object is used, or no longer here."""
-        for table in (self.droppable, self.spillable, self.leaving):
+        for table in (self.droppable, self.spillable, self.expected, self.leaving):
             if table.pop(stored.id, None) is not None:
                 self.resting -= self.room.block(stored.size)
                 return
 
     def may_go(self, stored: Stored) -> bool:
         """Whether it is in the arena, and nobody uses it."""
-        key = stored.id
-        return key in self.droppable or key in self.spillable or key in self.leaving
+        tables = (self.droppable, self.spillable, self.expected, self.leaving)
+        return any(stored.id in table for table in tables)
 
     @property
     def held(self) -> int:
@@ -178,14 +188,15 @@ class Spilling:
             self.pop()
             stored.offset = offset
             need.then(stored)
-        elif self.evict_one():
+        elif self.evict_one(self.droppable):
             pass
         elif self.error:
             reason, self.error = self.error, ""
             self.refuse_first(f"the store is full and spilling failed: {reason}")
-        else:
-            if not self.writing and not self.spill_some(stored.size):
-                self.watch()
+        elif self.writing or self.spill_some(stored.size):
+            return False
+        elif not self.evict_one(self.expected):
+            self.watch()
             return False
         return True
 
@@ -198,9 +209,9 @@ class Spilling:
 
     # ------------------------------------------------------------------ what goes for it
 
-    def evict_one(self) -> bool:
-        """Make room without writing. False if nothing can go so."""
-        stored = next(iter(self.droppable.values()), None)
+    def evict_one(self, table: Mapping[ObjectId, Stored]) -> bool:
+        """Make room without writing. False if nothing in the table can go so."""
+        stored = next(iter(table.values()), None)
         if stored is None:
             return False
         if stored.slot is not None:
@@ -213,6 +224,7 @@ class Spilling:
     def leave_arena(self, stored: Stored) -> None:
         """Its bytes are on disk: give the room back."""
         self.wake(stored)
+        self.objects.not_expected(stored)
         stored.state = SPILLED
         self.room.free(stored.offset)
         stored.offset = -1
@@ -229,7 +241,7 @@ class Spilling:
         for stored in self.spillable.values():
             batch.append(stored)
             total += stored.size
-            if total >= max(wanted, FUSE_BYTES):
+            if total >= max(wanted, self.fuse_bytes):
                 break
         if not batch:
             return False

@@ -60,6 +60,7 @@ class Stored:
     __slots__ = (
         "creator",
         "dying",
+        "expected",
         "giver",
         "id",
         "job",
@@ -99,7 +100,8 @@ class Stored:
         self.giver: Address | None = None  # a node that is drained and waits for us to take it over
         self.told = False  # its owner was told that we took it over, and has not answered yet
         self.dying = False
+        self.expected = False  # a task that has not begun will read it
 
     def wanted(self) -> bool:
         """Whether anyone waits for its bytes to be here."""
-        return bool(self.wants) or self.giver is not None
+        return bool(self.wants) or self.expected or self.giver is not None

@@ -34,6 +34,7 @@ from freehold.core.results import Results
 from freehold.core.world import World
 from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId, return_id
 from freehold.resources import Resources
+from freehold.wire.fetches import ARGUMENT
 from freehold.wire.messages import (
     FAILED,
     STORED,
@@ -45,6 +46,7 @@ from freehold.wire.messages import (
     Claimed,
     Creation,
     DefineFunction,
+    FetchObject,
     Placement,
     PushTask,
     Reference,
@@ -109,6 +111,7 @@ class Task:
     stream: Stream | None = None  # of a task that yields its values (``streams.StreamTask``)
 
     __slots__ = (
+        "announced",
         "args",
         "attempt",
         "borrowed",
@@ -189,6 +192,7 @@ class Task:
         self.estimate = 0.0
         self.state = WAITING
         self.since = 0.0
+        self.announced = False  # a node was told what it will read there
         self.suspect = max_retries == 0  # see leasing: a suspect shares no worker
         self.cancelled = False
         self.target: Address | None = None
@@ -300,6 +304,17 @@ class Submission(Results):
         if lost:
             self.await_values(task)
         return not lost
+
+    def wishes(self, task: Task) -> list[FetchObject]:
+        """What a task will read, for the node on which it will probably run."""
+        wishes = []
+        for ref in task.deps:
+            entry = self.ownership.entries[ref.object]
+            value = entry.value
+            if value is not None and value.kind == STORED:
+                owner = entry.owner or self.world.address
+                wishes.append(FetchObject(entry.object, value.size, owner, value.nodes, ARGUMENT))
+        return wishes
 
     def doom(self, task: Task) -> None:
         """An argument has failed. A worklist, because the task's own results may be arguments of

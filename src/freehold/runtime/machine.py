@@ -1,4 +1,4 @@
-"""What this machine has: the defaults of a node's offer."""
+"""What this machine has: the defaults of a node's offer; and switches for measurements."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, SupportsIndex
 
 from freehold import resources
+from freehold.core.spilling import FUSE_BYTES
 from freehold.resources import Resources
 
 STORE_SHARE: Final = 0.3
@@ -67,6 +68,26 @@ def check_patience(dead_after: object) -> None:
             f"dead_after must be between {LEAST_DEAD_AFTER:g} and {MOST_DEAD_AFTER:g} seconds, "
             f"not {dead_after:g}"
         )
+
+
+def spill_file_bytes() -> int:
+    """How much is written into one spill file: $FREEHOLD_SPILL_FILE_BYTES, 0 for a file per value,
+    as long as nobody knows better. Raises ValueError for what is no number of bytes.
+    """
+    asked = os.environ.get("FREEHOLD_SPILL_FILE_BYTES", "")
+    if asked and not asked.isdecimal():
+        raise ValueError(f"$FREEHOLD_SPILL_FILE_BYTES must be a number of bytes, not {asked!r}")
+    return int(asked) if asked else FUSE_BYTES
+
+
+def prefetch() -> bool:
+    """Whether what a task will read is fetched before it begins: unless $FREEHOLD_PREFETCH is 0.
+    Raises ValueError for anything but 0 and 1.
+    """
+    asked = os.environ.get("FREEHOLD_PREFETCH") or "1"
+    if asked not in ("0", "1"):
+        raise ValueError(f"$FREEHOLD_PREFETCH must be 0 or 1, not {asked!r}")
+    return asked == "1"
 
 
 def store_bytes(asked: object) -> int:

@@ -31,6 +31,7 @@ import msgspec
 
 from freehold.core.membership import DEAD_AFTER
 from freehold.core.relaying import Relaying
+from freehold.core.spilling import FUSE_BYTES
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.roles.node import Node
 from freehold.runtime import places, zygote
@@ -79,6 +80,8 @@ class Settings(msgspec.Struct):
     labels: dict[str, str] = {}
     spill_folders: list[str] = []
     spill_quota: int | None = None
+    fuse_bytes: int = FUSE_BYTES
+    prefetch: bool = True
     infeasible_grace: float = 10.0
     lifeline: int = -1
     ready: int = -1
@@ -205,6 +208,8 @@ class NodeDaemon:
             infeasible_grace=settings.infeasible_grace,
             maker=self.maker,
         )
+        self.role.objects.spilling.fuse_bytes = settings.fuse_bytes
+        self.role.objects.admission.looks_ahead = settings.prefetch
         self.maker.environments = self.role.preparing.environments
         self.mover.objects = self.role.objects
         self.mover.relaying = Relaying(self.role.objects)

@@ -195,11 +195,11 @@ def frees_pinned(true: Method) -> Method:
 
 
 def evicts_primaries(true: Method) -> Method:
-    def evict_one(self: Spilling) -> bool:
+    def evict_one(self: Spilling, table: Any) -> bool:
         for stored in list(self.spillable.values()):
             stored.primary = False
             self.rest(stored)
-        return bool(true(self))
+        return bool(true(self, table))
 
     return evict_one
 

@@ -32,9 +32,10 @@ from freehold.core.ownership import Ownership
 from freehold.core.rebirth import Rebirth
 from freehold.core.scheduling import Scheduling
 from freehold.core.spilling import Spilling
-from freehold.core.stored import CREATING, PULLING, SPILLED
+from freehold.core.stored import CREATING, PULLING, SPILLED, Stored
 from freehold.core.submission import PUSHED, QUEUED, WAITING, Submission
 from freehold.core.workers import Workers
+from freehold.ids import ObjectId
 from freehold.roles.executor import Executor
 from freehold.roles.head import Head
 from freehold.roles.node import Node
@@ -206,13 +207,17 @@ def state_is(state: str) -> Condition:
     return there
 
 
-def on_disk(self: Spilling) -> bool:
-    first = next(iter(self.droppable.values()), None)
+def was_expected(self: Admission, stored: Stored) -> bool:
+    return stored.expected
+
+
+def on_disk(self: Spilling, table: dict[ObjectId, Stored]) -> bool:
+    first = next(iter(table.values()), None)
     return first is not None and first.slot is not None
 
 
-def not_on_disk(self: Spilling) -> bool:
-    first = next(iter(self.droppable.values()), None)
+def not_on_disk(self: Spilling, table: dict[ObjectId, Stored]) -> bool:
+    first = next(iter(table.values()), None)
     return first is not None and first.slot is None
 
 
@@ -480,6 +485,7 @@ PATHS: Final = (
         ("pressure", "drains", "drivers"),
     ),
     Path("who waited outside is let in", Admission, "unlist", 20, ("pressure", "drains")),
+    Path("what a task will read is brought ahead", Admission, "came", 20, when=was_expected),
     Path("arguments wait for each other", Objects, "on_fetch_together", 20),
     Path("a fetch is given up", Fetching, "abandon", 5),
     Path("a fetched value has moved", Fetching, "on_missing", 25, ("pressure", "nodes", "drivers")),

@@ -60,3 +60,11 @@ class FetchTogether(Record, tag=128):
     """
 
     objects: list[FetchObject]
+
+
+class FetchAhead(Record, tag=129):
+    """Owner to node: tasks that will run there soon need these. Nothing is answered or pinned, and
+    a node that is short of room does nothing.
+    """
+
+    objects: list[FetchObject]

@@ -61,6 +61,7 @@ from freehold.wire.estate import Retire as Retire
 from freehold.wire.estate import Vacate as Vacate
 from freehold.wire.estate import Vacated as Vacated
 from freehold.wire.fetches import CancelFetch as CancelFetch
+from freehold.wire.fetches import FetchAhead as FetchAhead
 from freehold.wire.fetches import FetchObject as FetchObject
 from freehold.wire.fetches import FetchTogether as FetchTogether
 from freehold.wire.fetches import ObjectMissing as ObjectMissing
@@ -488,6 +489,7 @@ Message: TypeAlias = (
     | AbortObject
     | FetchObject
     | FetchTogether
+    | FetchAhead
     | ObjectReady
     | ObjectMissing
     | UnpinObject
