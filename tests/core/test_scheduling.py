@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from core.world import World, cpus, info, job, lease, node, process
+from freehold import resources
 from freehold.core.scheduling import ASK_AFTER, EXPLAIN_AFTER, MAX_HOPS, PATIENCE, Scheduling
 from freehold.core.workers import Worker
 from freehold.ids import JobId, LeaseId
@@ -148,6 +151,32 @@ def test_redirected_to_the_node_with_most_room(bench: Bench, world: World) -> No
         (OWNER, LeaseRedirected(lease(4), FAR, 5)),
     )
     assert [number(queued.wire.lease) for queued in bench.scheduling.queue] == [5]
+
+
+def test_one_look_at_the_peers_serves_all_requests_of_a_kind(
+    bench: Bench, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: what a full node has to do does not grow with its requests times the nodes. Method: 17
+    requests of one kind and one of another wait; the fits that an event looks at are counted."""
+    for number in range(20):
+        peer = node(f"peer{number}")
+        bench.scheduling.peers[peer.node] = info(peer, cpus(4), cpus(0))
+    for number in range(18):
+        bench.request(number, cpus(1.5))
+    looks: list[Mapping[str, int]] = []
+
+    def counted(request: Mapping[str, int], free: Mapping[str, int]) -> bool:
+        looks.append(request)
+        return fits(request, free)
+
+    fits = resources.fits
+    monkeypatch.setattr(resources, "fits", counted)
+    bench.request(18, cpus(1))
+    assert len(looks) < 100  # two kinds, 20 peers, and what is asked of this node itself
+    assert bench.granted() == [0]
+    bench.scheduling.peers[NEAR.node] = info(NEAR, cpus(4), cpus(3))
+    bench.scheduling.dispatch()
+    assert len(world.take(LeaseRedirected)) == 2
 
 
 def test_hops_are_limited(bench: Bench, world: World) -> None:

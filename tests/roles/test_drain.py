@@ -26,6 +26,7 @@ from freehold.wire.messages import (
     LeaseGranted,
     LeaseWanted,
     NodeChanged,
+    NodeReport,
     ObjectCreated,
     ObjectMoved,
     ObjectTaken,
@@ -89,6 +90,7 @@ def test_from_the_first_word_to_the_last(bench: NodeBench, world: World) -> None
     assert (last.state, last.moved, last.moved_bytes) == (LEAVES, 1, 100)
     said = world.take(NodeChanged, HEAD)[-1].info
     assert (said.alive, said.reason, said.draining) == (False, "has left: drained", True)
+    world.take(NodeReport)
 
 
 def test_a_drained_node_takes_nothing_over(bench: NodeBench, world: World) -> None:
@@ -102,7 +104,7 @@ def test_a_drained_node_takes_nothing_over(bench: NodeBench, world: World) -> No
     world.sent.clear()
     bench.say(TakeObject(X, 100, OTHER_DRIVER, job("job2")), NEAR)
     assert X in bench.node.objects.table
-    assert not bench.node.snapshot().draining
+    assert not bench.node.reporting.snapshot().draining
 
 
 def test_force_ends_the_programs_here(bench: NodeBench, world: World) -> None:

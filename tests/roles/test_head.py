@@ -18,11 +18,14 @@ from freehold.wire.messages import (
     JobStarted,
     JoinCluster,
     Joined,
+    News,
     NodeChanged,
     NodeInfo,
     NodeKnown,
+    NodeReport,
     ProcessLost,
     Stop,
+    pack_reports,
 )
 
 ONE, TWO, THREE = node("one"), node("two"), node("three")
@@ -83,13 +86,21 @@ def test_join(head: Head, world: World) -> None:
 
 
 def test_reports_and_lost_processes_go_to_the_others(head: Head, world: World) -> None:
-    """Goal: everyone but the sender, a death once, and nothing from a stranger."""
-    news = NodeChanged(info(ONE, cpus(1), {}))
-    head.handle(news, ONE)
+    """Goal: in one round, a death once, and nothing from a stranger; a drain at once and to all
+    but the sender."""
+    report = NodeReport(ONE.node, cpus(0))
+    head.handle(report, ONE)
     for _ in range(2):
         head.handle(ProcessLost(process("w").process), TWO)
+    head.handle(NodeReport(THREE.node, cpus(1)), THREE)
+    world.advance(0.0)
+    news = News(pack_reports([report]), [process("w").process])
+    world.expect((ONE, news), (TWO, news))
+    assert head.membership.members[ONE.node].info.free == cpus(0)
+    drained = NodeChanged(info(ONE, cpus(1), {}))
+    head.handle(drained, ONE)
     head.handle(NodeChanged(info(THREE, cpus(1))), THREE)
-    world.expect((TWO, news), (ONE, ProcessLost(process("w").process)))
+    world.expect((TWO, drained))
 
 
 def test_job_ends(head: Head, world: World) -> None:
@@ -149,8 +160,8 @@ def test_a_silent_node_is_dead(head: Head, world: World) -> None:
         world.advance(BEAT)
         head.handle(Heartbeat(), TWO)
         if step < 9:
-            head.handle(Heartbeat() if step % 2 else NodeChanged(info(ONE, cpus(1))), ONE)
-    world.take(NodeChanged, TWO)
+            head.handle(Heartbeat() if step % 2 else NodeReport(ONE.node, cpus(1)), ONE)
+    world.take(News)
     world.advance(PATIENCE - 3.5 * BEAT)
     head.handle(Heartbeat(), TWO)
     world.expect()
@@ -281,7 +292,6 @@ def test_what_happened_meanwhile(head: Head, world: World, journal: Memory) -> N
     fresh = started("new", process("d2", "two"))
     new.handle(JoinCluster(two, jobs=[fresh], ended=[process("d1").process]), TWO)
     world.expect(
-        (ONE, ProcessLost(process("d1").process)),
         (ONE, JobEnded(job("old"))),
         (ONE, fresh),
         (TWO, joined(one, three, jobs=[fresh], ended=[process("d1").process])),
@@ -291,6 +301,9 @@ def test_what_happened_meanwhile(head: Head, world: World, journal: Memory) -> N
     answer = world.one(Joined, THREE)
     assert (answer.jobs, answer.ended) == ([fresh], [process("d1").process])
     world.take(NodeChanged)
+    world.advance(0.0)
+    assert world.one(News, ONE).ended == [process("d1").process]
+    world.take(News)
 
 
 def test_a_death_that_the_journal_lost(head: Head, world: World, journal: Memory) -> None:

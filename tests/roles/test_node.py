@@ -20,10 +20,11 @@ from core.world import (
     process,
 )
 from freehold.core.attendance import FIRST_PAUSE
+from freehold.core.news import REPORT_SECONDS
 from freehold.core.workers import VACATE_SECONDS
 from freehold.ids import ObjectId
 from freehold.resources import Resources
-from freehold.roles.node import REPORT_SECONDS, Node
+from freehold.roles.node import Node
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import (
     Address,
@@ -44,9 +45,11 @@ from freehold.wire.messages import (
     LeaseRefused,
     Leave,
     Message,
+    News,
     NodeChanged,
     NodeDescription,
     NodeKnown,
+    NodeReport,
     ObjectCreated,
     ObjectMissing,
     ObjectReady,
@@ -59,6 +62,7 @@ from freehold.wire.messages import (
     Unblocked,
     Vacate,
     Vacated,
+    pack_reports,
 )
 
 ME, HEAD, NEAR = node("me"), node("head"), node("near")
@@ -278,7 +282,7 @@ def test_driver_elsewhere_gone(bench: Bench, world: World) -> None:
     bench.request(2, OTHER_DRIVER, cpus(2), name="job2")
     world.take(AssignJob), world.take(LeaseGranted)
     bench.say(JobEnded(job("job2")), HEAD)
-    bench.say(ProcessLost(OTHER_DRIVER.process), HEAD)
+    bench.say(News(pack_reports([]), [OTHER_DRIVER.process]), HEAD)
     world.expect((worker, ProcessLost(OTHER_DRIVER.process)))
     assert set(bench.shell.killed) == {1}
     assert bench.node.scheduling.free == cpus(2)
@@ -295,7 +299,7 @@ def test_worker_that_comes_up_after_its_job_ended(bench: Bench, world: World) ->
     bench.worker(1)
     assert world.take(AssignJob) == []
     assert list(bench.node.workers.idle) == [1]
-    bench.say(ProcessLost(process("w9", "near").process), HEAD)
+    bench.say(News(pack_reports([]), [process("w9", "near").process]), HEAD)
     assert bench.node.scheduling.free == cpus(2)
     world.take(JobEnded), world.take(ProcessLost)
 
@@ -314,7 +318,7 @@ def test_process_gone_releases_its_leases(bench: Bench, world: World) -> None:
     world.take(AssignJob), world.take(LeaseGranted)
     start = granted_to(bench, 1)
     vacating, other = workers[start - 1], process("w8", "near")
-    bench.say(ProcessLost(nested.process), HEAD)
+    bench.say(News(pack_reports([]), [nested.process]), HEAD)
     world.expect(
         *((local, ProcessLost(nested.process)) for local in (DRIVER, *workers)),
         (vacating, Vacate(nested.process)),
@@ -328,11 +332,11 @@ def test_process_gone_releases_its_leases(bench: Bench, world: World) -> None:
     assert list(bench.node.workers.idle) == [start]
     bench.request(3, other)
     world.take(AssignJob), world.take(LeaseGranted)
-    bench.say(ProcessLost(other.process), HEAD)
+    bench.say(News(pack_reports([]), [other.process]), HEAD)
     assert bench.shell.killed == []
     world.advance(VACATE_SECONDS)
     assert bench.shell.killed == [start]
-    for kind in (ProcessLost, Vacate, Heartbeat, NodeChanged):
+    for kind in (ProcessLost, Vacate, Heartbeat, NodeReport):
         world.take(kind)
 
 
@@ -421,14 +425,14 @@ def test_reports(bench: Bench, world: World) -> None:
     bench.request(2)
     world.take(AssignJob), world.take(LeaseGranted)
     world.advance(REPORT_SECONDS)
-    assert world.one(NodeChanged, HEAD).info.free == cpus(0)
+    assert world.one(NodeReport, HEAD).free == cpus(0)
     world.advance(9 * REPORT_SECONDS)
     world.one(Heartbeat, HEAD)
     world.expect()
     bench.say(ReturnLease(lease(1)), DRIVER)
     bench.say(ReturnLease(lease(2)), DRIVER)
     world.advance(REPORT_SECONDS)
-    assert world.one(NodeChanged, HEAD).info.free == cpus(2)
+    assert world.one(NodeReport, HEAD).free == cpus(2)
 
 
 def test_reader_of_a_dead_owners_object_is_answered(bench: Bench, world: World) -> None:
@@ -439,7 +443,7 @@ def test_reader_of_a_dead_owners_object_is_answered(bench: Bench, world: World) 
     owner = process("w7", "near")
     bench.say(FetchObject(object_id("x"), 100, owner, [NEAR]), reader)
     world.take(ObjectCreated)
-    bench.say(ProcessLost(owner.process), HEAD)
+    bench.say(News(pack_reports([]), [owner.process]), HEAD)
     world.expect(
         (DRIVER, ProcessLost(owner.process)),
         (reader, ProcessLost(owner.process)),

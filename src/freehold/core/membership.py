@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from freehold.core import news
 from freehold.core.journal import Journal
 from freehold.core.world import World
 from freehold.ids import JobId, NodeId, ProcessId
@@ -45,7 +46,7 @@ from freehold.wire.messages import (
     Message,
     NodeChanged,
     NodeInfo,
-    ProcessLost,
+    NodeReport,
     Stop,
 )
 from freehold.wire.placement import GroupInfo
@@ -105,6 +106,7 @@ class Membership:
         self.gone: dict[NodeId, NodeInfo] = {}
         self.jobs: dict[JobId, JobStarted] = {}
         self.ended = Ended()
+        self.news = news.Gathering(world, self.tell, lambda: len(self.members))
         # the role's: what is said of placement groups, and what ends groups or their bundles
         self.groups: Callable[[], list[GroupInfo]] = list
         self.node_gone: Callable[[NodeId], None] = lambda node: None
@@ -137,10 +139,11 @@ class Membership:
         if node not in self.members:
             self.journal.put(node, NodeChanged(message.info))
         self.members[node] = Member(message.info, self.world.now(), True)
+        self.news.forget(node)
         for dead in message.gone:
             self.bury(dead)
         for process in message.ended:
-            self.process_ended(process, node)
+            self.process_ended(process)
         running = {job.job for job in message.jobs}
         for job in list(self.jobs.values()):
             if job.driver.node == node and job.job not in running:
@@ -184,14 +187,22 @@ class Membership:
 
     # ------------------------------------------------------------------ news
 
-    def on_report(self, message: NodeChanged, peer: Address) -> None:
-        """A node's news about itself. One that was drained leaves, and waits for our word."""
+    def on_report(self, message: NodeReport, peer: Address) -> None:
+        """What is free on a node."""
+        member = self.members.get(peer.node)
+        if member is not None:
+            news.note(message, member.info)
+            self.news.report(message)
+
+    def on_changed(self, message: NodeChanged, peer: Address) -> None:
+        """A node is drained, or not any more; or it leaves, and waits for our word."""
         member = self.members.get(peer.node)
         if not message.info.alive:
             self.lost(peer.node, message.info.reason)
             self.world.send(peer, Stop())
         elif member is not None:
             member.info = message.info
+            self.news.forget(peer.node)
             self.tell(message, but=peer.node)
 
     def on_job_started(self, message: JobStarted, peer: Address) -> None:
@@ -208,10 +219,10 @@ class Membership:
             self.tell(JobEnded(job), but=at)
             self.job_over(job)
 
-    def process_ended(self, process: ProcessId, at: NodeId) -> None:
-        """A process is gone, as the node ``at`` says."""
+    def process_ended(self, process: ProcessId) -> None:
+        """A process is gone, as its node says."""
         if self.ended.add(process):
-            self.tell(ProcessLost(process), but=at)
+            self.news.process_ended(process)
 
     def tell(self, message: Message, but: NodeId | None = None) -> None:
         """Send to every node that is present but one."""
@@ -261,6 +272,7 @@ class Membership:
         if node in self.gone:
             return
         self.members.pop(node, None)
+        self.news.forget(node)
         self.gone[node] = info
         self.journal.put(node, NodeChanged(info))
         if len(self.gone) > GONE_KEPT:

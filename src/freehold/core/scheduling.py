@@ -20,7 +20,7 @@ group (``bundles``): then it is granted from the bundle's pool instead of the no
 bundle is here. One for a group without its places waits, however long that takes; one for a group
 that was removed is refused, and the leases in it end with their workers.
 
-What other nodes have is known from the head's reports and may be stale: a redirection takes its
+What other nodes have is known from the head's news and may be stale: a redirection takes its
 amount off our picture at once, a request is redirected at most ``MAX_HOPS`` times.
 
 Resources lent out: a worker that blocks in ``get`` lends its CPUs; when it goes on they are taken
@@ -93,6 +93,7 @@ class Scheduling:
         self.granted: dict[LeaseId, Granted] = {}
         self.costless = 0  # of these, outside of bundles: they take no CPU
         self.drained = False
+        self.nowhere: set[tuple[tuple[str, int], ...]] = set()  # amounts that no peer has now
         self.arrivals = 0
         self.ticker: Timer | None = None
         self.job_known: Callable[[JobId], bool]
@@ -123,6 +124,7 @@ class Scheduling:
         # resources (of the node, or of a group) that a request past its patience waits for
         blocked: set[tuple[bytes, str]] = set()
         keep = []
+        self.nowhere.clear()  # (one look at all peers serves all requests of a kind)
         now = self.world.now()
         for queued in self.queue:
             wire = queued.wire
@@ -265,6 +267,9 @@ class Scheduling:
     def best_peer(self, wire: RequestLease) -> NodeInfo | None:
         """To which node a request shall go that cannot be granted here now."""
         placement = wire.placement
+        amounts = tuple(wire.resources.items())
+        if placement is None and amounts in self.nowhere:
+            return None
         peers: Iterable[NodeInfo] = self.peers.values()
         if placement is not None:
             here = self.world.address.node
@@ -285,6 +290,8 @@ class Scheduling:
                 room = peer.free.get(CPU, 0) + (1 << 40 if now else 0)
                 if best_room is None or room > best_room:
                     best, best_room = peer, room
+        if best is None and placement is None:
+            self.nowhere.add(amounts)
         return best
 
     def send_on(self, wire: RequestLease, to: Address) -> None:

@@ -14,6 +14,7 @@ from freehold.core.names import Names
 from freehold.core.placement import Placing
 from freehold.core.world import World
 from freehold.ids import NodeId
+from freehold.resources import Resources
 from freehold.wire.detached import MakeDetached, ReadBlueprint, RestartsLeft
 from freehold.wire.messages import (
     Address,
@@ -32,6 +33,7 @@ from freehold.wire.messages import (
     NameActor,
     NodeChanged,
     NodeKnown,
+    NodeReport,
     ProcessLost,
     RemoveGroup,
     UnnameActor,
@@ -59,7 +61,8 @@ class Head:
         self.handlers: dict[type[Message], Callable[[Any, Address], None]] = {
             JoinCluster: self.on_join,
             Heartbeat: lambda message, peer: None,  # that something was heard is all it says
-            NodeChanged: self.on_report,
+            NodeChanged: self.on_changed,
+            NodeReport: self.on_report,
             NodeKnown: lambda message, peer: members.expect(message.info),
             JobStarted: members.on_job_started,
             JobEnded: lambda message, peer: members.end_job(message.job, peer.node),
@@ -95,7 +98,7 @@ class Head:
 
     def on_process_lost(self, message: ProcessLost, peer: Address) -> None:
         """A process has ended, its node says."""
-        self.membership.process_ended(message.process, peer.node)
+        self.membership.process_ended(message.process)
         self.names.process_gone(message.process)
 
     def node_gone(self, node: NodeId) -> None:
@@ -103,12 +106,22 @@ class Head:
         self.placing.node_gone(node)
         self.names.node_gone(node)
 
-    def on_report(self, message: NodeChanged, peer: Address) -> None:
-        """A node's news about itself."""
-        member = self.membership.members.get(peer.node)
-        before = member.info.free if member is not None else {}
-        self.membership.on_report(message, peer)
+    def on_changed(self, message: NodeChanged, peer: Address) -> None:
+        """A node is drained, or not any more, or leaves."""
+        before = self.free(peer.node)
+        self.membership.on_changed(message, peer)
         self.placing.node_reports(before, message.info.free)
+
+    def on_report(self, message: NodeReport, peer: Address) -> None:
+        """What is free on a node."""
+        before = self.free(peer.node)
+        self.membership.on_report(message, peer)
+        self.placing.node_reports(before, message.free)
+
+    def free(self, node: NodeId) -> Resources:
+        """What a node has last said that it has free."""
+        member = self.membership.members.get(node)
+        return member.info.free if member is not None else {}
 
     def peer_lost(self, peer: Address) -> None:
         """A stream has ended; if it was a node's, the node is gone."""

@@ -16,17 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from freehold.core import news
 from freehold.core.attendance import Attendance
 from freehold.core.draining import Draining
 from freehold.core.environments import Maker
 from freehold.core.membership import GONE_KEPT, Ended
 from freehold.core.moving import Moving
 from freehold.core.objects import Objects
+from freehold.core.reporting import Reporting
 from freehold.core.scheduling import Scheduling
 from freehold.core.stored import Mover, Room
 from freehold.core.telling_node import NodeTelling
 from freehold.core.workers import Starter, Worker, Workers
-from freehold.core.world import Timer, World
+from freehold.core.world import World
 from freehold.ids import JobId, LeaseId, NodeId, ProcessId
 from freehold.resources import CPU, UNIT
 from freehold.roles.preparing import Preparing
@@ -58,6 +60,7 @@ from freehold.wire.messages import (
     LeaseEnded,
     Leave,
     Message,
+    News,
     NodeChanged,
     NodeDescription,
     NodeInfo,
@@ -77,10 +80,9 @@ from freehold.wire.messages import (
     Unblocked,
     UnpinObject,
     Vacated,
+    unpack_reports,
 )
 
-#: Seconds between reports of what is free: they serve only to choose between nodes.
-REPORT_SECONDS = 0.1
 #: Seconds to wait for the end of a dead worker's stream.
 DRAIN_PATIENCE = 2.0
 
@@ -120,8 +122,6 @@ class Node:
         self.processes: dict[ProcessId, Address] = {}
         self.ending: dict[ProcessId, tuple[int, Death]] = {}  # ended, their streams not yet
         self.drained: set[ProcessId] = set()  # the other way round
-        self.reporter: Timer | None = None
-        self.reported: tuple[object, ...] | None = None
         self.attendance = Attendance(world, head, self.facts)
         self.ended = Ended()
         self.gone: dict[NodeId, NodeInfo] = {}
@@ -130,6 +130,9 @@ class Node:
         )
         self.telling.processes = self.processes
         self.bundles = self.scheduling.bundles
+        self.reporting = Reporting(
+            world, info, self.scheduling, self.workers, self.objects, self.attendance
+        )
         self.bundles.tell_head = self.attendance.tell
         self.scheduling.labels = info.labels
         self.scheduling.gone = self.gone
@@ -177,9 +180,9 @@ class Node:
             Joined: self.on_joined,
             Fenced: self.on_fenced,
             NodeChanged: lambda message, peer: self.on_node_changed(message),
+            News: lambda message, peer: self.on_news(message),
             JobStarted: lambda message, peer: self.on_job_started(message),
             JobEnded: lambda message, peer: self.on_job_ended(message.job),
-            ProcessLost: lambda message, peer: self.on_process_lost(message.process),
             Vacated: self.on_vacated,
             Retire: self.on_retire,
             GiveObject: self.objects.on_give,
@@ -205,7 +208,7 @@ class Node:
         self.handlers[type(message)](message, peer)
         if isinstance(message, ReserveBundles | ReleaseBundles | GroupChanged):
             self.scheduling.dispatch()
-        self.changed()
+        self.reporting.changed()
 
     # ------------------------------------------------------------------ processes of this machine
 
@@ -345,7 +348,7 @@ class Node:
             self.telling.worker_ended(worker.pid, worker.address.process, death)
             self.local_gone(worker.address.process)
         self.scheduling.dispatch()
-        self.changed()
+        self.reporting.changed()
 
     def peer_lost(self, peer: Address) -> None:
         """A stream has ended: all that we hear of a driver's end, not of a worker's."""
@@ -359,7 +362,7 @@ class Node:
         else:
             # Also one of another machine: the head's word may have overtaken its last requests.
             self.process_gone(peer.process)
-        self.changed()
+        self.reporting.changed()
 
     def driver_gone(self, process: ProcessId, *, left: bool = False) -> None:
         """A driver has left or died: its job is over, everywhere."""
@@ -426,9 +429,8 @@ class Node:
     def facts(self) -> JoinCluster:
         """All that the head may have missed of us, or forgotten."""
         jobs = [self.jobs[job] for job in self.drivers.values()]
-        self.reported = self.state()
         return JoinCluster(
-            self.snapshot(),
+            self.reporting.told(),
             jobs,
             list(self.ended.processes),
             list(self.gone.values()),
@@ -484,7 +486,17 @@ class Node:
         for address in list(self.processes.values()):
             self.world.send(address, message)
 
-    # ------------------------------------------------------------------ objects and reports
+    def on_news(self, message: News) -> None:
+        """What is free elsewhere, and which processes have ended."""
+        for report in unpack_reports(message.reports):
+            info = self.scheduling.peers.get(report.node)
+            if info is not None:
+                news.note(report, info)
+        for process in message.ended:
+            self.on_process_lost(process)
+        self.scheduling.dispatch()
+
+    # ------------------------------------------------------------------ objects
 
     def on_free(self, message: FreeObjects, peer: Address) -> None:
         """An owner frees its objects."""
@@ -492,49 +504,6 @@ class Node:
             self.objects.on_free(object_id)
         if self.draining.on:
             self.moving.freed()
-
-    def changed(self) -> None:
-        """Have a report sent soon, if there is anything new to report."""
-        if self.reporter is None and self.joined and self.state() != self.reported:
-            self.reporter = self.world.call_at(self.world.now() + REPORT_SECONDS, self.report)
-
-    def state(self) -> tuple[object, ...]:
-        """What others want to know, in steps that are worth a message."""
-        return (
-            dict(self.scheduling.free),
-            len(self.scheduling.queue),
-            len(self.workers.all),
-            self.objects.room.used >> 20,
-            self.objects.spilling.bytes >> 20,
-            self.bundles.in_use(),
-            self.scheduling.costless,
-        )
-
-    def report(self) -> None:
-        """Tell the head, which tells the others."""
-        self.reporter = None
-        self.reported = self.state()
-        self.attendance.tell(NodeChanged(self.snapshot()))
-
-    def snapshot(self) -> NodeInfo:
-        """This node as it is now."""
-        info = self.info
-        return NodeInfo(
-            info.address,
-            info.hostname,
-            info.pid,
-            info.total,
-            {name: max(amount, 0) for name, amount in self.scheduling.free.items()},
-            info.labels,
-            len(self.scheduling.queue),
-            self.objects.room.capacity,
-            self.objects.room.used,
-            self.objects.spilling.bytes,
-            len(self.workers.all),
-            draining=info.draining,
-            bundles=self.bundles.in_use(),
-            costless=self.scheduling.costless,
-        )
 
     # ------------------------------------------------------------------ draining
 
@@ -558,7 +527,7 @@ class Node:
     def mark_drained(self, drained: bool) -> None:
         """Say it at once: until others know, they send requests here that come straight back."""
         self.info.draining = drained
-        self.attendance.tell(NodeChanged(self.snapshot()))
+        self.attendance.tell(NodeChanged(self.reporting.snapshot()))
 
     def kept_by(self) -> tuple[int, int, int]:
         """Leases, workers and drivers that a drain waits for."""
@@ -566,7 +535,7 @@ class Node:
 
     def leave(self, words: str) -> None:
         """Everything is given away, or time is over. The head tells the others, and us to stop."""
-        info = self.snapshot()
+        info = self.reporting.snapshot()
         info.alive, info.reason = False, words
         self.attendance.tell(NodeChanged(info))
 
@@ -588,7 +557,7 @@ class Node:
     def on_describe(self, message: DescribeNode, peer: Address) -> None:
         """Someone asks what is in here."""
         counts = self.telling.counts()
-        self.world.send(peer, NodeDescription(message.request, self.snapshot(), counts))
+        self.world.send(peer, NodeDescription(message.request, self.reporting.snapshot(), counts))
 
     def on_explain(self, message: Explain, peer: Address) -> None:
         """Someone asks why a lease, an object or a process of ours is as it is."""

@@ -247,7 +247,7 @@ def make_knobs(chance: Random) -> tuple[tuple[str, float], ...]:
         "spilling.FUSE_BYTES": (100 << 20, 6000, 1),
         "spilling.SPILL_ABOVE": (0.8, 0.5, 1.0),
         "spilling.PATIENCE": (5.0, 0.5),
-        "node.REPORT_SECONDS": (0.1, 0.02, 1.0),
+        "news.REPORT_SECONDS": (0.1, 0.02, 1.0),
         "membership.DEAD_AFTER": (10.0, 5.0),
         "admission.PATIENCE": (5.0, 0.5),
         "admission.BEND": (5.0, 0.1),

@@ -61,7 +61,7 @@ def jobs_never_ended(true: Method) -> Method:
 
 def answer_unread(true: Method) -> Method:
     def on_joined(self: Node, message: Any, peer: Any) -> None:
-        if self.reported is not None and self.ended.processes:  # not its first
+        if self.reporting.reported is not None and self.ended.processes:  # not its first
             message.nodes, message.gone, message.jobs, message.ended = [], [], [], []
         true(self, message, peer)
 

@@ -8,7 +8,12 @@ and which the other side is told again when a stream begins anew. Silence of a n
 
 from __future__ import annotations
 
-from freehold.ids import JobId, ProcessId
+from typing import Final
+
+import msgspec
+
+from freehold.ids import JobId, NodeId, ProcessId
+from freehold.resources import Resources
 from freehold.wire.placement import GroupInfo
 from freehold.wire.records import Address, NodeInfo, Record
 
@@ -53,11 +58,40 @@ class Fenced(Record, tag=71):
 
 
 class NodeChanged(Record, tag=62):
-    """Node to head, and head to every other node: what is free there now; or, not alive, that it
-    is gone.
+    """Node to head, and head to every other node: it has joined, or is drained, or is not any
+    more; or, not alive, that it is gone.
     """
 
     info: NodeInfo
+
+
+class NodeReport(Record, tag=73):
+    """Node to head, at most every 0.1 s (``core.news``): what is free there now. As ``NodeInfo``,
+    without what stays the same.
+    """
+
+    node: NodeId
+    free: Resources
+    queued: int = 0
+    store_used: int = 0
+    spilled_bytes: int = 0
+    workers: int = 0
+    bundles: dict[bytes, Resources] = {}
+    costless: int = 0
+
+
+class News(Record, tag=74):
+    """Head to every node, in rounds (``core.news``): the reports that have come since the last,
+    encoded once for all (``pack_reports``), and processes that have ended. Also a node's own: it
+    passes them over.
+    """
+
+    reports: bytes
+    ended: list[ProcessId] = []
+
+
+pack_reports: Final = msgspec.msgpack.Encoder().encode
+unpack_reports: Final = msgspec.msgpack.Decoder(list[NodeReport]).decode
 
 
 class NodeKnown(Record, tag=72):
@@ -88,6 +122,8 @@ class JobEnded(Record, tag=64):
 
 
 class ProcessLost(Record, tag=65):
-    """Node to head to every node: a worker is gone; what it owned is of no use to anyone."""
+    """Node to head, which tells every node with its ``News``, and node to its processes: a process
+    is gone; what it owned is of no use to anyone.
+    """
 
     process: ProcessId

@@ -32,9 +32,13 @@ from freehold.wire.attendance import JobEnded as JobEnded
 from freehold.wire.attendance import JobStarted as JobStarted
 from freehold.wire.attendance import JoinCluster as JoinCluster
 from freehold.wire.attendance import Joined as Joined
+from freehold.wire.attendance import News as News
 from freehold.wire.attendance import NodeChanged as NodeChanged
 from freehold.wire.attendance import NodeKnown as NodeKnown
+from freehold.wire.attendance import NodeReport as NodeReport
 from freehold.wire.attendance import ProcessLost as ProcessLost
+from freehold.wire.attendance import pack_reports as pack_reports
+from freehold.wire.attendance import unpack_reports as unpack_reports
 from freehold.wire.cancelling import CancelObject as CancelObject
 from freehold.wire.cancelling import CancelTask as CancelTask
 from freehold.wire.cancelling import TaskBegun as TaskBegun
@@ -504,6 +508,8 @@ Message: TypeAlias = (
     | JoinCluster
     | Joined
     | NodeChanged
+    | NodeReport
+    | News
     | Heartbeat
     | Fenced
     | NodeKnown
