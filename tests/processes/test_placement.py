@@ -1,4 +1,4 @@
-"""Placement groups when the head or a node is killed under them."""
+"""Placement groups when the head or nodes are killed under them."""
 
 from __future__ import annotations
 
@@ -85,3 +85,71 @@ def test_a_dead_nodes_bundle_moves_and_its_task_runs_again(cluster: Cluster) -> 
     assert after[lost] == fh.get(running)
     fh.remove_placement_group(group)
     until(lambda: free_cpus() == 2.0)
+
+
+GROUPS = 200
+AT_ONCE = 3  # (more could come to hold what the oldest of them waits for)
+CHURN = 40  # a node is killed and another joins every so many groups
+
+
+@fh.remote(num_cpus=0.5)
+def occupy() -> tuple[str, float, float]:
+    """Hold half a CPU for a moment: where, from when, to when (the machine's clock)."""
+    begun = time.monotonic()
+    time.sleep(0.02)
+    return fh.get_runtime_context().get_node_id(), begun, time.monotonic()
+
+
+def churn(cluster: Cluster) -> None:
+    """Kill a node that is not ours; another joins."""
+    here = fh.get_runtime_context().get_node_id()
+    cluster.kill_node(next(n for n in cluster.nodes if n.alive and n.node_id != here))
+    cluster.add_node(num_cpus=1)
+
+
+def most_at_once(spans: list[tuple[str, float, float]]) -> int:
+    """How many of the spans overlap on one node, at most."""
+    most = 0
+    for node, begun, _ in spans:
+        most = max(most, sum(other == node and b <= begun < e for other, b, e in spans))
+    return most
+
+
+def test_200_groups_while_nodes_come_and_go(cluster: Cluster) -> None:
+    """Goal: groups that come and go while nodes do take nothing away for good, and nothing is given
+    to two of them. Method: 200 groups, three at a time, on three nodes of one CPU; four times one
+    is killed and another joins. A task holds half a CPU in most, and says where and when. No node
+    may ever have run three at once; at the end every node has its CPU, a group can have all of
+    them, and there is no other group.
+    """
+    waiting: list[tuple[fh.PlacementGroup, Any]] = []
+    spans = []
+    ended = 0
+    for number in range(GROUPS):
+        if number % CHURN == CHURN - 1 and number < GROUPS - 1:
+            churn(cluster)
+        strategy = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")[number % 4]
+        group = fh.placement_group([{"CPU": 0.5}] * (1 + number % 2), strategy)
+        there = fh.PlacementGroupSchedulingStrategy(group)
+        waiting.append((group, occupy.options(scheduling_strategy=there).remote()))
+        if len(waiting) < AT_ONCE and number < GROUPS - 1:
+            continue
+        oldest, result = waiting.pop(0)
+        if number % 3:  # the others go with whatever runs or waits in them
+            spans.append(fh.get(result, timeout=20))
+        fh.remove_placement_group(oldest)
+        ended += 1
+    for group, result in waiting:
+        spans.append(fh.get(result, timeout=20))
+        fh.remove_placement_group(group)
+        ended += 1
+    assert ended == GROUPS
+    assert len(spans) > GROUPS / 2
+    assert most_at_once(spans) <= 2
+    until(lambda: free_cpus() == 3.0)
+    whole = fh.placement_group([{"CPU": 1}] * 3, "STRICT_SPREAD")
+    assert whole.wait(10)
+    assert set(nodes_of(whole)) == {node.node_id for node in cluster.nodes if node.alive}
+    fh.remove_placement_group(whole)
+    until(lambda: free_cpus() == 3.0)
+    assert {row["state"] for row in fh.placement_group_table().values()} == {"REMOVED"}

@@ -7,17 +7,7 @@ import pytest
 
 from freehold.sim.cluster import run_case
 from freehold.sim.generate import Case, Fault, NodeSpec
-from freehold.sim.programs import (
-    Call,
-    Exit,
-    Function,
-    Get,
-    Invoke,
-    Make,
-    Program,
-    Put,
-    Sleep,
-)
+from freehold.sim.ops import Call, Exit, Function, Get, Invoke, Make, Program, Put, Sleep
 
 pytestmark = pytest.mark.sim
 

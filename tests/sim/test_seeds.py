@@ -13,7 +13,7 @@ from freehold.sim.reach import unreached
 
 pytestmark = pytest.mark.sim
 
-FIXED = 68  # of each of 13 profiles: with the fresh ones, about a thousand
+FIXED = 68  # of each of 22 profiles: with the fresh ones, about 1,700
 FRESH = 10
 
 

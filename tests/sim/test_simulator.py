@@ -12,11 +12,12 @@ from freehold.core.ownership import Ownership
 from freehold.sim.campaign import Tally, campaign, one, repeat, report
 from freehold.sim.causes import Causes
 from freehold.sim.cluster import Cluster, run_case
+from freehold.sim.compose import FAMILIES
 from freehold.sim.errors import Failure
 from freehold.sim.generate import NAMES, PROFILES, Fault, make_case
 from freehold.sim.hunt import Mutant, hunt, planted
 from freehold.sim.mutants import MUTANTS
-from freehold.sim.programs import Call, Get
+from freehold.sim.ops import Call, Get
 from freehold.sim.reach import expectations, watched
 from freehold.sim.shrink import minimal, shrink, sizes
 from freehold.sim.world import World
@@ -24,6 +25,8 @@ from freehold.sim.world import World
 pytestmark = pytest.mark.sim
 
 SEEDS = range(24)
+#: Weights of operations that are not called what the operation is called.
+NAMED = {"timed get": "Get", "descend": "Get", "toil": "Sleep", "end": "Cancel"}
 DIGESTS = """
 from freehold.sim.cluster import run_case
 from freehold.sim.generate import make_case
@@ -182,12 +185,9 @@ def test_every_operation_is_made(profile):
                     seen.add("greedy")
                 if isinstance(op, Call) and len(op.deps) > 10:
                     seen.add("wide")
-    ops = PROFILES[profile].ops
-    wanted = {"Put", "Call", "Get", "Wait", "Drop", "Sleep", "Raise", "Keep", "Peek", "Forget"}
-    wanted |= {kind.title() for kind in ("cancel", "exit", "kill", "quit") if kind in ops}
-    wanted.add("deep")
-    if "stage" in PROFILES[profile].families:
-        wanted |= {"Make", "Invoke"}
+    families = [FAMILIES[name].ops for name in PROFILES[profile].families]
+    ops = {name for family in (PROFILES[profile].ops, *families) for name in family}
+    wanted = {NAMED.get(name, name.title()) for name in ops} | {"deep"}
     if "wide" in PROFILES[profile].families:
         wanted |= {"greedy", "wide"}
     assert wanted - seen == set()

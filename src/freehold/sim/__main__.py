@@ -11,7 +11,7 @@ from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import NAMES, make_case
 from freehold.sim.hunt import hunt_all, summary
 from freehold.sim.mutants import MUTANTS
-from freehold.sim.programs import show
+from freehold.sim.showing import show
 
 REPORTS = 3  # failing seeds shown in full
 

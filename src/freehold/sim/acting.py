@@ -16,7 +16,7 @@ from freehold.core.calls import ActorTask
 from freehold.core.submission import Function
 from freehold.ids import FunctionId, function_id, return_id
 from freehold.resources import vector
-from freehold.sim.programs import Invoke, Make
+from freehold.sim.ops import Invoke, Make
 from freehold.wire.messages import Call, Creation, Placement, Reference
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Final
 
 from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import PROFILES, make_case
-from freehold.sim.programs import show
 from freehold.sim.reach import unreached, watched
+from freehold.sim.showing import show
 from freehold.sim.shrink import shrink, sizes
 
 #: One seed in so many is run a second time elsewhere.

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from freehold.ids import ProcessId
+from freehold.ids import GroupId, ProcessId
 from freehold.sim.errors import Failure
-from freehold.sim.programs import Call, Make
+from freehold.sim.ops import Call, Make, Stream
 
 if TYPE_CHECKING:
     from freehold.sim.cluster import Cluster
@@ -36,6 +36,7 @@ PARTING: Final = frozenset(
         "kill worker",
         "kill giver",
         "kill writer",
+        "kill yielder",
         "kill node",
         "kill home",
         "cut node",
@@ -56,6 +57,8 @@ class Causes:
         self.deaths: list[str] = []
         self.estates: set[ProcessId] = set()  # of actors that ended in good order, owning something
         self.begun: Counter[str] = Counter()  # by the call's place in its program
+        self.begun_in: set[tuple[ProcessId, str]] = set()
+        self.pushed_to: dict[str, list[ProcessId]] = {}
 
     def missing(self, failure: Failure) -> str:
         """Why the error cannot be, or nothing."""
@@ -80,6 +83,12 @@ class Causes:
             case "store_full":
                 if not self.cluster.case.tight:
                     return "the stores are large"
+            case "cancelled":
+                return self.cluster.watch.cancels.missing(failure.about)
+            case "group_removed":
+                group = GroupId(bytes.fromhex(failure.about.rpartition(": ")[2]))
+                gone = self.cluster.watch.bundling.may_be_gone(group)
+                return "" if gone else "nobody has removed the group"
             case "unschedulable":
                 return self.has_room(failure.about.partition(":")[0])
         return ""
@@ -109,7 +118,11 @@ class Causes:
         if PARTING & self.cluster.struck:
             return ""
         op = self.cluster.lenient[driver_of(call)].calls[call]
-        assert isinstance(op, Call | Make)
+        assert isinstance(op, Call | Make | Stream)
+        group = self.cluster.lenient[driver_of(call)].groups.get(call)
+        if group is not None and isinstance(op, Call):
+            usable = group.bundles if op.bundle < 0 else group.bundles[op.bundle : op.bundle + 1]
+            return "" if max(usable) < op.cpus else "there is a bundle for it"
         return "" if op.cpus > self.cluster.case.most_cpus else "there was a node for it"
 
     def could_be_made(self, object_id: str) -> str:
@@ -133,7 +146,7 @@ class Causes:
             op = oracle.calls[call]
             if isinstance(op, Make):
                 return True  # (what an actor has made is made again if it lives; which is chance)
-            if op.retries == 0 or 0 <= op.retries < self.begun[call]:
+            if op.retries == 0 or 0 <= op.retries < self.charged(call):
                 return True
             needed = list(oracle.needs[call])
             parent = call.rpartition("/")[0]
@@ -142,6 +155,16 @@ class Causes:
             left += [new for new in needed if new not in seen]
             seen.update(needed)
         return False
+
+    def charged(self, call: str) -> int:
+        """How many attempts of a call may have been counted: those that began, and those that lay
+        at a worker when it died.
+        """
+        processes = self.cluster.processes
+        return self.begun[call] + sum(
+            not processes[worker].alive and (worker, call) not in self.begun_in
+            for worker in self.pushed_to.get(call, ())
+        )
 
 
 def driver_of(place: str) -> int:

@@ -14,16 +14,23 @@ from freehold.core.execution import Run
 from freehold.core.submission import Task
 from freehold.ids import NodeId, ObjectId, ProcessId, TaskId
 from freehold.resources import UNIT
+from freehold.roles.executor import Executor
 from freehold.sim.acts import Acts
+from freehold.sim.bodies import Read
+from freehold.sim.bundling import Bundling
+from freehold.sim.cancels import Cancels
 from freehold.sim.causes import Causes
 from freehold.sim.errors import Failure
+from freehold.sim.flows import Flows
 from freehold.sim.generate import LONG
+from freehold.sim.ops import Call, Make
 from freehold.sim.oracle import same_value
-from freehold.sim.programs import Call, Make, Read
 from freehold.sim.world import MICRO, Violation
 from freehold.wire.messages import (
     Address,
+    CloseStream,
     Joined,
+    KillLease,
     Message,
     NodeChanged,
     PushTask,
@@ -50,6 +57,9 @@ class Watch:
         self.world = cluster.world
         self.causes = Causes(cluster)
         self.acts = Acts(cluster)
+        self.flows = Flows(cluster)
+        self.bundling = Bundling(cluster)
+        self.cancels = Cancels(cluster)
         self.runs: Counter[TaskId] = Counter()
         self.answers: Counter[tuple[ProcessId, TaskId, int, ProcessId]] = Counter()
         self.pushed: dict[tuple[ProcessId, TaskId, int], ProcessId] = {}
@@ -70,6 +80,8 @@ class Watch:
             self.world.after(delay, lambda: process.die(f"killed after {kind.__name__}"))
         if kind is PushTask:
             self.check_push(process, to, message)  # type: ignore[arg-type]
+        elif kind is KillLease:
+            self.cancels.on_kill(process, message)  # type: ignore[arg-type]
         elif kind is TaskDone or kind is TaskReturned:
             assert isinstance(message, TaskDone | TaskReturned)
             key = (process.address.process, message.task, message.attempt, to.process)
@@ -87,6 +99,7 @@ class Watch:
                 "one push", f"{process.name} pushes {self.cluster.show(message)} a second time"
             )
         self.pushed[key] = to.process
+        self.causes.pushed_to.setdefault(message.name, []).append(to.process)
         task = process.role.submission.tasks.get(message.task)  # type: ignore[attr-defined]
         if task is not None and task.cancelled:
             raise Violation(
@@ -96,6 +109,8 @@ class Watch:
     def on_receive(self, process: Process, peer: Address, message: Message) -> None:
         """A message is about to be handled. Note answers of attempts that are over."""
         self.check_silence(process, peer, message)
+        if type(message) is CloseStream:
+            self.flows.on_receive(process, message)
         if type(message) is TaskDone:
             task = process.role.submission.tasks.get(message.task)  # type: ignore[attr-defined]
             if task is not None and task.attempt != message.attempt:
@@ -133,11 +148,14 @@ class Watch:
         self.runs[run.message.task] += 1
         count = self.runs[run.message.task]
         self.causes.begun[call.path] += 1
+        self.causes.begun_in.add((worker.address.process, call.path))
         self.acts.on_begin(worker, run)
+        self.bundling.on_begin(worker, run)
         op = self.cluster.lenient[call.driver].calls[call.path]
         if isinstance(op, Make) or op.retries < 0:
             return count
-        spare = isinstance(op, Call) and op.retries > 0  # (calls share no worker with others)
+        # (calls share no worker with others)
+        spare = run.message.actor is None and op.retries > 0
         if count > op.retries + 1 + spare:
             raise Violation(
                 "attempts", f"{call.path} has begun {count} times with {op.retries} retries"
@@ -161,7 +179,9 @@ class Watch:
         """User code has a value in hand: is it the one?"""
         self.outcomes["value"] += 1
         driver, name = self.cluster.names[object_id]
-        expected = self.cluster.lenient[driver].names[name]
+        expected = self.cluster.lenient[driver].names.get(name)
+        if expected is None:
+            raise Violation("right value", f"{name} is no value, and {process.name} has read one")
         inner = [self.cluster.names[handle.ref.object][1] for handle in read.inner]
         if not same_value(expected, read.content, inner):
             raise Violation(
@@ -307,6 +327,7 @@ class Watch:
                 raise Violation(
                     "the living are heard", f"{process.name} {members.gone[node].reason}"
                 )
+        self.bundling.check_head(head)
 
     def check_whole(self) -> None:
         """The head knows the nodes that are up, and they know each other, and nobody else."""
@@ -330,9 +351,15 @@ class Watch:
         held: Counter[str] = Counter()
         bound: Counter[int] = Counter()
         for granted in scheduling.granted.values():
-            held.update(granted.held())
+            if granted.bundle is None:
+                held.update(granted.held())
             if granted.worker is not None:
                 bound[granted.worker.start] += 1
+        if self.bundling.makers:
+            for aside in scheduling.bundles.held.values():
+                for bundle in aside.values():
+                    held.update(bundle.amounts)
+            self.bundling.check_node(node)
         for name, total in scheduling.total.items():
             if scheduling.free.get(name, 0) + held[name] != total:
                 raise Violation(
@@ -366,6 +393,7 @@ class Watch:
         """No leak: every main program is over and has dropped all; nothing should be left, unless
         tasks keep it in globals until their job ends."""
         self.check_whole()
+        self.bundling.check_head_quiet()
         if any(process.alive and process.kept for process in self.cluster.users()):
             self.world.mark("kept until the job's end")
             return
@@ -381,8 +409,9 @@ class Watch:
         counts["asked"] = len(process.role.leasing.asked)
         counts["gates"] = len(process.role.ownership.gates)
         counts["creating"] = len(process.role.creating.pending)
-        runs = getattr(process.role, "execution", None)
-        counts["runs"] = len(runs.runs) if runs is not None else 0
+        if isinstance(process.role, Executor):
+            counts["runs"] = len(process.role.execution.runs)
+            counts["streams"] = len(process.role.yielding.streams)
         left = {name: count for name, count in counts.items() if count}
         if left:
             entries = [
@@ -419,11 +448,13 @@ class Watch:
         stray = [start for start in role.workers.all if start not in idle]
         if stray:
             raise Violation("no leak", f"{node.name}: workers {stray} are neither idle nor leased")
+        self.bundling.check_quiet(node)
 
     def check_gone(self) -> None:
         """Every driver has left: their jobs are over everywhere."""
         if self.cluster.head.role.membership.jobs:
             raise Violation("job ends", "the head knows a job")
+        self.bundling.check_gone()
         for node in self.cluster.live_nodes():
             self.check_node_quiet(node)
             bound = [w.start for w in node.role.workers.all.values() if w.job is not None]

@@ -32,13 +32,13 @@ from freehold.sim.process import Process
 from freehold.sim.user import UserProcess, definition
 from freehold.sim.worker import DriverProcess, WorkerProcess
 from freehold.sim.world import MILLI, SECOND, Violation, World, nanoseconds
-from freehold.wire.messages import Message, Provide, SealObject
+from freehold.wire.messages import Message, Provide, SealObject, StreamItem
 
 #: Virtual time without any message after which nothing more is to come: the longest wait in the
 #: core is 60 s (``core.objects.PATIENCE``).
 REST: Final = 65 * SECOND
 #: Faults that strike when what they wait for happens.
-LURKING: Final = ("fail pull", "kill giver", "kill writer", "kill host")
+LURKING: Final = ("fail pull", "kill giver", "kill writer", "kill yielder", "kill host")
 #: Steps after which a run is taken to go in circles.
 MOST_STEPS: Final = 150_000
 
@@ -131,6 +131,7 @@ class Cluster:
         worker = WorkerProcess(self, f"w{self.workers}", node, start)
         self.watch.watch_frees(worker)
         self.watch.watch_losses(worker)
+        self.watch.cancels.watch(worker)
         return worker
 
     def add_driver(self, number: int, node: NodeProcess) -> None:
@@ -138,6 +139,7 @@ class Cluster:
         driver = DriverProcess(self, number, node)
         self.watch.watch_frees(driver)
         self.watch.watch_losses(driver)
+        self.watch.cancels.watch(driver)
         self.drivers.append(driver)
 
     def users(self) -> Iterator[UserProcess]:
@@ -235,6 +237,8 @@ class Cluster:
                 self.watch.deadly[Provide] += 1
             case "kill writer":
                 self.watch.deadly[SealObject] += 1
+            case "kill yielder":
+                self.watch.deadly[StreamItem] += 1
             case "kill host":
                 self.watch.acts.deadly += 1
             case "cut node":
@@ -245,6 +249,8 @@ class Cluster:
             case "drain node":
                 stays = victim in self.homes() or fault.pick * 5 % 1 < 0.2
                 self.operator.drain(victim, nanoseconds(fault.length) if stays else None)
+            case "new node":
+                self.add_node()
             case "fail start":
                 victim.failing_starts = 1 + int(fault.length * 2)
             case "disk full":
@@ -305,6 +311,8 @@ class Cluster:
     def victims(self, kind: str) -> list[Any]:
         """Whom a fault of this kind may strike."""
         nodes = self.live_nodes()
+        if kind == "new node":
+            return [self]
         if kind == "drain node":
             stay = [node for node in nodes if not node.role.draining.on]
             away = [node for node in stay if node not in self.homes()]

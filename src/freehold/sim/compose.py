@@ -14,18 +14,20 @@ nested one, ``v7`` what operation 7 made, ``v7.0`` the first reference inside it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
-from freehold.sim.programs import (
+from freehold.sim.ops import (
     Call,
     Cancel,
+    Close,
     Drop,
     Exit,
     Forget,
     Function,
     Get,
+    Group,
     Invoke,
     Keep,
     Kill,
@@ -36,9 +38,16 @@ from freehold.sim.programs import (
     Put,
     Quit,
     Raise,
+    Ready,
+    Remove,
     Sleep,
+    Stream,
+    Take,
     Wait,
+    Yield,
+    made,
 )
+from freehold.wire.placement import PACK, SPREAD, STRICT_PACK, STRICT_SPREAD
 
 #: Values up to this size ride in messages; the real figure, 100 KiB, would only cost time here.
 INLINE_BYTES: Final = 1000
@@ -55,7 +64,8 @@ class Family:
     references inside references a caller follows at once; ``large``: shares of values that go to
     the store, one of which is chosen; ``wide``: one call with up to so many arguments ends main;
     ``greedy``: the share of calls that no node is large enough for; ``gets``: whether main waits
-    for anything; ``actors``: whether there are any."""
+    for anything; ``actors``, ``streams``, ``groups``: whether there are any; ``toils``: whether
+    tasks may take long."""
 
     weight: int
     ops: dict[str, float] = field(default_factory=dict)
@@ -67,6 +77,9 @@ class Family:
     greedy: float = 0.0
     gets: bool = True
     actors: bool = False
+    streams: bool = False
+    groups: bool = False
+    toils: bool = False
 
 
 PLAIN: Final = {
@@ -88,9 +101,29 @@ ACTING: Final = {
         3, {**_ACTS, "keep": 6, "peek": 3, "forget": 2, "drop": 8}, greedy=0.05, actors=True
     ),
 }
-FAMILIES: Final = {**PLAIN, **ACTING}
+_FLOWS: Final[dict[str, float]] = {"stream": 6, "take": 10, "close": 1, "yield": 9}
+FLOWING: Final = {
+    "brook": Family(4, {**_FLOWS, "descend": 3}, descend=3, streams=True),
+    "sluice": Family(
+        2, {**_FLOWS, "take": 6, "close": 3, "drop": 6}, large=(0.5, 0.9), descend=3, streams=True
+    ),
+}
+_PARCELS: Final[dict[str, float]] = {"group": 4, "ready": 3, "remove": 2, "call": 14, "toil": 1}
+PARCELLING: Final = {
+    "estate": Family(4, {**_PARCELS, "descend": 2}, descend=3, groups=True),
+    "village": Family(
+        3, {**_PARCELS, "group": 10, "sleep": 6, "descend": 2}, descend=3, gets=False, groups=True
+    ),
+}
+FAMILIES: Final = {
+    **PLAIN,
+    **ACTING,
+    **FLOWING,
+    **PARCELLING,
+    "reaper": Family(1, {"end": 10, "toil": 20, "call": 14, "descend": 3}, descend=3, toils=True),
+}
 #: Operations that no seed of a family that has them is without.
-NEEDED: Final = ("call", "get", "make", "invoke")
+NEEDED: Final = ("call", "get", "make", "invoke", "stream", "take", "yield", "group")
 
 
 @dataclass
@@ -103,6 +136,8 @@ class Body:
     method: bool
     ops: list[Op] = field(default_factory=list)
     actors: list[str] = field(default_factory=list)
+    streams: list[str] = field(default_factory=list)
+    groups: dict[str, Group] = field(default_factory=dict)
     safe: set[str] = field(default_factory=set)
     pure: bool = True
 
@@ -112,7 +147,11 @@ class Body:
         return self.number == 0
 
     def waitable(self, names: list[str]) -> list[str]:
-        """Those of the names that the body may wait for without end."""
+        """Those of the names that the body may wait for without end: not while a placement group
+        of its is there, which may never have its places, with tasks in it.
+        """
+        if self.groups:
+            return []
         return [name for name in names if name in self.safe] if self.method else names
 
 
@@ -137,6 +176,7 @@ class Programs:
         self.tasks: list[int] = []
         self.methods: list[int] = []
         self.pure: set[int] = set()
+        self.generators: list[int] = []
         self.costs: dict[int, int] = {}
         self.left = 0  # tasks that the body at hand may still start
 
@@ -178,12 +218,14 @@ class Programs:
         for _ in range(length):
             kind = chance.choices(list(self.weights), list(self.weights.values()))[0]
             at = self.place()
-            if kind in ("call", "make", "invoke"):
+            if kind in ("call", "make", "invoke", "stream", "take"):
                 getattr(self, kind)(at, body)
             elif kind == "descend":
                 self.descend(body)
             elif self.allowed(kind, body):
                 self.simple(kind, at, body)
+        if not main and self.family.toils and chance.random() < 0.4:
+            ops.append(Sleep(self.place(), 12.0))
         returns: tuple[str, ...] = ()
         if not main and chance.random() < self.family.returns:
             returns = tuple(self.some(names, 2))
@@ -194,6 +236,8 @@ class Programs:
             self.methods.append(number)
         else:
             self.tasks.append(number)
+            if any(isinstance(op, Yield) for op in ops):
+                self.generators.append(number)
             if body.pure:
                 self.pure.add(number)
         return Function(tuple(ops), returns)
@@ -202,6 +246,10 @@ class Programs:
         """Whether such an operation may stand in this body."""
         if kind == "quit":
             return body.method
+        if kind == "yield":
+            return not body.main
+        if kind in ("group", "ready", "remove"):
+            return body.main
         if not body.main:
             return True
         if kind in ("get", "wait", "timed get"):
@@ -211,6 +259,14 @@ class Programs:
     def ending(self, body: Body) -> None:
         """How main ends: perhaps one call on many values, perhaps a last look at some."""
         chance, names = self.chance, body.names
+        used = {op.within for op in body.ops if isinstance(op, Call)}
+        for group in body.groups:
+            if self.family.gets or group in used or chance.random() < 0.5:
+                body.ops.append(Remove(self.place(), group))
+        body.groups.clear()  # (those that are left nobody waits for)
+        for stream in body.streams:
+            if chance.random() < 0.5:
+                self.take_of(self.place(), body, stream, 40)
         if self.family.wide and names and self.tasks:
             deps = tuple(self.some(names, self.family.wide))
             body.ops.append(Call(self.place(), "vw", chance.choice(self.tasks), deps))
@@ -264,12 +320,34 @@ class Programs:
             chance.choice((0, 1, 3, 3, 4)),
             chance.random() < 0.3,
         )
+        if body.groups and chance.random() < 0.7:
+            op = self.inside(op, body)
         body.ops.append(op)
+        if op.within and chance.random() < 0.5:
+            body.ops.append(Get(self.place(), (op.var,), chance.choice((0.05, 0.5, 2.0))))
         body.pure = body.pure and target in self.pure
         new = returned(op)
         names += new
         if target in self.pure and body.safe.issuperset((*op.deps, *op.nested)):
             body.safe.update(new)
+
+    def inside(self, op: Call, body: Body) -> Call:
+        """The call, in one of the groups; now and then in none of its bundles' size."""
+        chance = self.chance
+        name = chance.choice(list(body.groups))
+        bundles = body.groups[name].bundles
+        cpus = op.cpus if chance.random() < 0.1 else min(op.cpus, *bundles, 1.0)
+        bundle = chance.choice((-1, -1, *range(len(bundles))))
+        return replace(op, within=name, cpus=cpus, bundle=bundle)
+
+    def group(self, at: int) -> Group:
+        """A placement group."""
+        chance = self.chance
+        most = self.most_cpus + 1 if chance.random() < 0.1 else self.most_cpus
+        count = chance.choice((1, 1, 2, 2, 3, 4))
+        sizes = [min(chance.choice((1, 1, 0.5, 0.5, 2)), most) for _ in range(count)]
+        strategy = chance.choice((PACK, SPREAD, STRICT_PACK, STRICT_SPREAD))
+        return Group(at, f"g{at}", tuple(float(size) for size in sizes), strategy)
 
     def results(self) -> tuple[int, ...]:
         """The sizes of what a call returns."""
@@ -322,6 +400,41 @@ class Programs:
             at = self.place()
             self.left -= self.costs[target] if number else 0
 
+    def stream(self, at: int, body: Body) -> None:
+        """A call of a generator."""
+        chance = self.chance
+        target = self.target(self.generators or self.tasks)
+        if not target:
+            return
+        cpus = min(chance.choice((1, 1, 1, 2, 0.5, 0)), self.most_cpus)
+        if self.family.greedy and chance.random() < self.family.greedy:
+            cpus = self.most_cpus + 1
+        op = Stream(
+            at,
+            f"s{at}",
+            target,
+            tuple(self.some(body.names, 2)),
+            self.handed(body),
+            cpus,
+            chance.choice((0, 1, 3, 3, 4)),
+            chance.random() < 0.3,
+            chance.choice((0, 0, 1, 2, 5)),
+        )
+        body.ops.append(op)
+        body.streams.append(op.var)
+
+    def take(self, at: int, body: Body) -> None:
+        """Take some values of a stream."""
+        if body.streams:
+            stream = self.chance.choice(body.streams[-2:])
+            self.take_of(at, body, stream, self.chance.choice((1, 1, 2, 3, 40)))
+
+    def take_of(self, at: int, body: Body, stream: str, count: int) -> None:
+        """Take up to so many values of this one; the names of three are used."""
+        op = Take(at, f"v{at}", stream, count, self.chance.choice((None, None, 0.0, 0.002)))
+        body.ops.append(op)
+        body.names += made(op)[:3]
+
     def descend(self, body: Body) -> None:
         """Follow references inside references; what is found deepest can be passed on."""
         names = body.names
@@ -366,6 +479,34 @@ class Programs:
                 body.ops.append(Peek(at, slot, patience))
             case "forget":
                 body.ops.append(Forget(at, chance.randrange(SLOTS)))
+            case "yield":
+                contains = tuple(self.some(body.names, 1))
+                times = chance.choice((1, 1, 2, 3, 8, 30))
+                body.ops.append(Yield(at, self.size(), contains, times))
+            case "toil":
+                if not body.main:
+                    body.ops.append(Sleep(at, chance.choice((0.1, 1.0, 12.0))))
+            case "group":
+                if len(body.groups) > 2:  # (or they only wait for each other)
+                    oldest = next(iter(body.groups))
+                    del body.groups[oldest]
+                    body.ops.append(Remove(self.place(), oldest))
+                made_group = self.group(at)
+                body.ops.append(made_group)
+                body.groups[made_group.var] = made_group
+            case "ready":
+                if body.groups:
+                    group = chance.choice(list(body.groups))
+                    body.ops.append(Ready(at, group, chance.choice((0.01, 0.1, 1.0, 3.0))))
+            case "remove":
+                if body.groups:
+                    group = chance.choice(list(body.groups))
+                    del body.groups[group]
+                    body.ops.append(Remove(at, group))
+            case "close":
+                if body.streams:
+                    stream = body.streams.pop(chance.randrange(len(body.streams)))
+                    body.ops.append(Close(at, stream))
             case "kill":
                 if body.actors:
                     actor = chance.choice(body.actors)
@@ -391,6 +532,11 @@ class Programs:
         name = chance.choice(names)
         if kind == "cancel":
             return Cancel(at, name, chance.random() < 0.3, chance.random() < 0.5)
+        if kind == "end":
+            name = chance.choice(names[-3:])  # (or it is over by now)
+            body.ops.append(Sleep(self.place(), chance.choice((0.0, 0.01, 0.05, 0.3))))
+            grace = chance.choice((0.0, 0.05, 0.5, 1.0, 3.0))
+            return Cancel(at, name, chance.random() < 0.6, chance.random() < 0.5, grace, True)
         if kind == "keep":
             return Keep(at, name, chance.randrange(SLOTS))
         names.remove(name)

@@ -11,11 +11,19 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from freehold.sim.compose import ACTING, FAMILIES, INLINE_BYTES, PLAIN, Programs
-from freehold.sim.programs import Cancel, Exit, Kill, Program, Quit
+from freehold.sim.compose import (
+    ACTING,
+    FAMILIES,
+    FLOWING,
+    INLINE_BYTES,
+    PARCELLING,
+    PLAIN,
+    Programs,
+)
+from freehold.sim.ops import Cancel, Exit, Group, Kill, Program, Quit
 
 #: Operations after which it is chance what others come to.
-CHANCY: Final = (Exit, Cancel, Kill, Quit)
+CHANCY: Final = (Exit, Cancel, Kill, Quit, Group)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Profile:
     drivers: tuple[int, int] = (1, 2)
     within: float = WITHIN
     families: tuple[str, ...] = tuple(PLAIN)  # of its programs
+    timely: bool = False  # nothing holds messages up: what is cancelled must end in time
     environments: bool = False  # functions have runtime environments
 
 
@@ -168,6 +177,44 @@ PROFILES: Final = {
         drivers=(1, 3),
         environments=True,
     ),
+    "streams": Profile(NO_FAULTS, OPS, tight=0.3, families=tuple(FLOWING)),
+    "torrents": Profile(
+        {
+            "kill yielder": 3,
+            **PROCESS_FAULTS,
+            **NODE_FAULTS,
+            "kill driver": 1,
+            "drain node": 1,
+        },
+        {**OPS, "exit": 1, "sleep": 4},
+        tight=0.3,
+        nodes=(1, 3),
+        families=tuple(FLOWING),
+    ),
+    "parcels": Profile(
+        {
+            "new node": 3,
+            "drain node": 1,
+            "kill driver": 1,
+            "kill worker": 1,
+            **NODE_FAULTS,
+            **HEAD_FAULTS,
+        },
+        {**OPS, "sleep": 6},
+        tight=0.1,
+        nodes=(2, 4),
+        drivers=(1, 3),
+        within=1500.0,
+        families=tuple(PARCELLING),
+    ),
+    "graces": Profile(
+        {"stop worker": 2, "kill worker": 1, "fail start": 1},
+        OPS,
+        tight=0.1,
+        within=1500.0,  # (a task may toil for 12 s, and a program call dozens of them)
+        families=("reaper",),
+        timely=True,
+    ),
     "storm": Profile(
         {
             **PROCESS_FAULTS,
@@ -227,7 +274,7 @@ def make_case(seed: int, profile: str = "") -> Case:
         hasty=habits.random() < 0.1,
         keeps=habits.random() < 0.3,
     )
-    return replace(case, knobs=make_knobs(knobs))
+    return replace(case, knobs=make_knobs(knobs) + further_knobs(knobs, kind))
 
 
 def stream(seed: int, profile: str, name: str) -> Random:
@@ -254,6 +301,19 @@ def make_knobs(chance: Random) -> tuple[tuple[str, float], ...]:
         "admission.ARGUMENT_SHARE": (0.7, 0.3),
     }
     return tuple((name, chance.choice(values)) for name, values in choices.items())
+
+
+def further_knobs(chance: Random, profile: Profile) -> tuple[tuple[str, float], ...]:
+    """Constants that matter to some profiles only: the others' seeds keep their cases."""
+    if "brook" in profile.families:
+        most = chance.choice((64 << 20, 64 << 20, 4000))
+        window = chance.choice((1000, 4, 1))
+        return (
+            ("streams.WINDOW", window),
+            ("streams.STREAM_BYTES", most),
+            ("yielding.STREAM_BYTES", most),
+        )
+    return ()
 
 
 def make_faults(chance: Random, profile: Profile) -> tuple[Fault, ...]:

@@ -29,6 +29,9 @@ from freehold.roles.owner import Owner
 from freehold.sim import bugs
 from freehold.sim.hunt import Mutant
 from freehold.sim.mutants_acts import ACT_MUTANTS
+from freehold.sim.mutants_cancels import CANCEL_MUTANTS
+from freehold.sim.mutants_flows import FLOW_MUTANTS
+from freehold.sim.mutants_groups import GROUP_MUTANTS
 from freehold.sim.mutants_head import HEAD_MUTANTS
 
 ANYWHERE: Final = ("calm", "borrow")
@@ -129,6 +132,9 @@ MUTANTS: Final = (
     Mutant("the fenced are let in", Membership, "fenced", ("fence",), 0, bugs.never),
     Mutant("copies die with the leaver", Estate, "give", DRAINS, 165, bugs.ignored),
     *ACT_MUTANTS,
+    *CANCEL_MUTANTS,
+    *FLOW_MUTANTS,
+    *GROUP_MUTANTS,
     *HEAD_MUTANTS,
     Mutant("remains are left", Owner, "on_object_at", ("crash",), 21, bugs.remains_stay),
 )

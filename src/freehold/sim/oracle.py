@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from freehold.sim.bodies import Handle, Made, Read
 from freehold.sim.errors import Failure
-from freehold.sim.programs import Call, Handle, Invoke, Made, Make, Program, Read, run_body
+from freehold.sim.ops import Call, Group, Invoke, Make, Program, Stream
+from freehold.sim.programs import run_body
 
 
 @dataclass
@@ -24,6 +26,14 @@ class Named:
     actor: bool = False
 
 
+@dataclass
+class Streamed:
+    """A stream: all that it will ever yield, the last perhaps an error."""
+
+    items: list[Named]
+    taken: int = 0
+
+
 class Oracle:
     """The names of one driver's program.
 
@@ -35,7 +45,13 @@ class Oracle:
         self.failures = failures
         self.most_cpus = most_cpus
         self.names: dict[str, Named] = {}
-        self.calls: dict[str, Call | Make | Invoke] = {}
+        self.calls: dict[str, Call | Make | Invoke | Stream] = {}
+        self.groups: dict[str, Group] = {}  # in which a call's task is to run
+        self.counts: dict[str, int] = {}  # of streams: how many values they have in the end
+        # of the run at hand: what it has yielded, if that is for a stream, and how much of it now
+        self.yields: list[Named] | None = None
+        self.path = ""
+        self.given = 0
         self.needs: dict[str, list[str]] = {}  # the names that a call's task is given
         self.run(0, f"d{driver}", (), [], [], 1)
 
@@ -49,6 +65,25 @@ class Oracle:
         execution: int,
     ) -> list[Made]:
         """One body, to its end."""
+        outer = self.yields, self.path, self.given
+        if not isinstance(self.calls.get(path), Stream):
+            self.yields = None
+        self.path, self.given = path, 0
+        try:
+            return self.run_to_end(number, path, sizes, args, nested, execution)
+        finally:
+            self.yields, self.path, self.given = outer
+
+    def run_to_end(
+        self,
+        number: int,
+        path: str,
+        sizes: tuple[int, ...],
+        args: list[Read],
+        nested: list[Handle],
+        execution: int,
+    ) -> list[Made]:
+        """As ``run``, which says whose yields those are."""
         body = run_body(self.program, number, path, sizes, args, nested, execution)
         answer = None
         try:
@@ -77,6 +112,14 @@ class Oracle:
             return self.make(*operands)  # type: ignore[arg-type]
         if kind == "invoke":
             return self.invoke(*operands)  # type: ignore[arg-type]
+        if kind == "stream":
+            return self.stream(*operands)  # type: ignore[arg-type]
+        if kind == "take":
+            return self.take(operands[1])  # type: ignore[arg-type]
+        if kind == "yield":
+            return self.give(operands[1])  # type: ignore[arg-type]
+        if kind == "group":
+            return operands[1]
         if kind == "get":
             return [self.read(handle) for handle in operands[1]]  # type: ignore[attr-defined]
         if kind == "exit":
@@ -94,8 +137,12 @@ class Oracle:
             raise named.failure
         return Read(named.content, list(named.inner))
 
-    def call(self, here: str, op: Call, deps: list[Named], nested: list[Named]) -> list[Named]:
-        """One task, with its retries."""
+    def call(
+        self, here: str, op: Call, deps: list[Named], nested: list[Named], group: Group | None
+    ) -> list[Named]:
+        """One task, with its retries. Where it runs changes nothing."""
+        if group is not None:
+            self.groups[here] = group
         self.calls[here] = op
         self.needs[here] = [named.name for named in (*deps, *nested)]
         failure = first_failure(deps)
@@ -103,8 +150,11 @@ class Oracle:
             failure = failure or Failure("unschedulable", here)
         return self.attempts(here, op, deps, nested, failure)
 
-    def make(self, here: str, op: Make, deps: list[Named], nested: list[Named]) -> list[Named]:
+    def make(
+        self, here: str, op: Make, deps: list[Named], nested: list[Named], group: object
+    ) -> list[Named]:
         """One actor: its constructor's body. A life that ends is chance; that is the checkers'."""
+        del group
         self.calls[here] = op
         self.needs[here] = [named.name for named in (*deps, *nested)]
         failure = first_failure(deps)
@@ -117,6 +167,46 @@ class Oracle:
             except Failure as raised:
                 failure = raised
         return [self.name(Named(here, b"", failure, actor=True))]
+
+    def stream(
+        self, here: str, op: Stream, actor: Named | None, deps: list[Named], nested: list[Named]
+    ) -> Streamed:
+        """One task that yields, with its retries: what a further attempt yields again is there."""
+        self.calls[here] = op
+        self.needs[here] = [named.name for named in (*deps, *nested)]
+        failure = first_failure(deps)
+        if self.failures and op.cpus > self.most_cpus:
+            failure = failure or Failure("unschedulable", here)
+        if actor is not None:
+            self.needs[here].append(actor.name)
+            failure = actor.failure or failure
+        outer, self.yields = self.yields, []
+        (count,) = self.attempts(here, op, deps, nested, failure)
+        items, self.yields = self.yields, outer
+        self.counts[here] = len(items)
+        if count.failure is not None:
+            items.append(self.name(Named(f"{here}#{len(items) + 1}", b"", count.failure)))
+        return Streamed(items)
+
+    def take(self, stream: Streamed) -> Named | None:
+        """The next value of a stream."""
+        if stream.taken == len(stream.items):
+            return None
+        named = stream.items[stream.taken]
+        stream.taken += 1
+        self.read(named)
+        return named
+
+    def give(self, made: Made) -> bool | None:
+        """The run at hand yields."""
+        if self.yields is None:
+            return None
+        self.given += 1
+        if self.given > len(self.yields):
+            name = f"{self.path}#{self.given}"
+            named = Named(name, made.content, None, list(made.contains))
+            self.yields.append(self.name(named))
+        return True
 
     def invoke(
         self, here: str, op: Invoke, actor: Named, deps: list[Named], nested: list[Named]
@@ -136,7 +226,7 @@ class Oracle:
     def attempts(
         self,
         here: str,
-        op: Call | Invoke,
+        op: Call | Invoke | Stream,
         deps: list[Named],
         nested: list[Named],
         failure: Failure | None,

@@ -15,7 +15,7 @@ from typing import Final
 
 from freehold.sim.cluster import Outcome, run_case
 from freehold.sim.generate import Case
-from freehold.sim.programs import Call, Function, Get, Invoke, Make, Op, Program, Put, Wait
+from freehold.sim.ops import Call, Function, Get, Invoke, Make, Op, Program, Put, Wait
 
 Run = Callable[[Case], Outcome]
 

@@ -16,6 +16,7 @@ from freehold.core.entries import Origin
 from freehold.core.execution import Run
 from freehold.core.fetching import Creation, Get, Wait
 from freehold.core.submission import Function, Task
+from freehold.core.yielding import Outgoing
 from freehold.ids import (
     FunctionId,
     JobId,
@@ -28,12 +29,14 @@ from freehold.ids import (
 )
 from freehold.resources import vector
 from freehold.roles.owner import Owner
-from freehold.sim import errors
+from freehold.sim import errors, grouping, streaming
 from freehold.sim.acting import Blob, Handle, call_actor, kill_actor, make_actor
+from freehold.sim.asking import Question
+from freehold.sim.bodies import Made, Read
 from freehold.sim.errors import Failure
 from freehold.sim.making import surround
+from freehold.sim.ops import Call, Cancel, Group, Invoke, Make, Program, Stream
 from freehold.sim.process import Process
-from freehold.sim.programs import Call, Invoke, Made, Make, Program, Read
 from freehold.sim.world import MICRO, MILLI, Event, nanoseconds
 from freehold.wire.actors import Call as ActorCall
 from freehold.wire.messages import (
@@ -41,6 +44,7 @@ from freehold.wire.messages import (
     INLINE,
     STORED,
     Address,
+    Groups,
     Message,
     ProcessLost,
     Reference,
@@ -78,6 +82,8 @@ class UserProcess(Process):
         self.thread: Thread | None = None
         self.kept: dict[int, Handle] = {}  # what tasks left in the globals of their modules
         self.node_gone = False
+        self.questions: dict[int, Question] = {}  # to the head, by number
+        self.asked = 0
 
     def settle(self) -> None:
         """Let the role know of what user code dropped."""
@@ -103,6 +109,10 @@ class UserProcess(Process):
             if message.process not in self.peers:
                 self.lost.add(message.process)
                 self.on_lost(Address(message.process, NodeId(b""), "", 0))
+        elif type(message) is Groups:
+            question = self.questions.pop(message.request, None)
+            if question is not None:
+                question.answered(message)
         else:
             self.other_message(message, peer)
 
@@ -121,6 +131,9 @@ class UserProcess(Process):
         self.role.peer_lost(peer)
         if peer.process == self.node.address.process:
             self.node_gone = True
+        if peer.process == self.cluster.head.address.process:
+            for question in self.questions.values():
+                question.head_lost()
 
     def computes(self) -> None:
         """User code goes on: nobody reads the sockets until it waits, or the background thread
@@ -155,7 +168,9 @@ class Thread:
         self.ended = False
         self.handles: list[Handle] = []
         self.views: list[tuple[ObjectId, int, int, bytes]] = []
-        self.waiting: Get | Wait | Creation | None = None
+        self.streams: list[streaming.Streaming] = []  # those that it consumes
+        self.outgoing: Outgoing | None = None  # that which it makes
+        self.waiting: Get | Wait | Creation | Outgoing | None = None
         self.asking: tuple[Any, ...] = ()
         self.lent = False
         self.rounds = 0  # grows with every wait, so that late wake-ups are told apart
@@ -197,6 +212,8 @@ class Thread:
             self.process.cluster.watch.read_again(self.process, object_id, offset, size, content)
             self.process.released.append(object_id)
         self.views.clear()
+        for stream in list(self.streams):
+            streaming.close(self, stream)
         for handle in self.handles:
             if handle not in but:
                 self.drop(handle)
@@ -273,7 +290,14 @@ class Thread:
             what,
         )
 
-    def do_call(self, here: str, op: Call, deps: list[Handle], nested: list[Handle]) -> None:
+    def do_call(
+        self,
+        here: str,
+        op: Call,
+        deps: list[Handle],
+        nested: list[Handle],
+        grouped: grouping.Grouped | None,
+    ) -> None:
         process = self.process
         blob = msgspec.msgpack.encode(Blob(self.driver, here, op.function, list(op.sizes)))
         function = process.cluster.function(self.driver, op.function, process)
@@ -297,6 +321,7 @@ class Thread:
         )
         if process.cluster.profile.environments:
             surround(process.role, task, op.function)
+        grouping.place(task, op, grouped)
         process.settle()
         process.cluster.watch.on_submit(process, task, op, here)
         objects = [return_id(task.id, index) for index in range(len(op.sizes))]
@@ -308,7 +333,54 @@ class Thread:
         self.handles += handles
         self.soon(handles)
 
-    def do_make(self, here: str, op: Make, deps: list[Handle], nested: list[Handle]) -> None:
+    def do_group(self, here: str, op: Group) -> None:
+        grouping.create(self, here, op)
+
+    def do_ready(self, here: str, grouped: grouping.Grouped, timeout: float) -> None:
+        grouping.wait_for(self, here, grouped, timeout)
+
+    def readied(self) -> None:
+        """A group is settled, or the time for that is over."""
+        grouping.waited(self)
+
+    def do_remove(self, grouped: grouping.Grouped) -> None:
+        grouping.remove(self, grouped)
+
+    def do_stream(
+        self,
+        here: str,
+        op: Stream,
+        actor: Handle | None,
+        deps: list[Handle],
+        nested: list[Handle],
+    ) -> None:
+        stream = streaming.start(self, here, op, actor, deps, nested)
+        self.streams.append(stream)
+        self.soon(stream)
+
+    def do_take(self, here: str, stream: streaming.Streaming, patience: float | None) -> None:
+        streaming.take(self, here, stream, patience)
+
+    def took(self) -> None:
+        """The next value of a stream is there, or its time is over."""
+        streaming.took(self)
+
+    def do_close(self, stream: streaming.Streaming) -> None:
+        streaming.close(self, stream)
+        self.soon()
+
+    def do_open(self) -> None:
+        run = self.context.run
+        assert run is not None
+        self.outgoing = self.process.role.yielding.begin(run)  # type: ignore[attr-defined]
+        self.soon()
+
+    def do_yield(self, here: str, made: Made) -> None:
+        streaming.give(self, here, made)
+
+    def do_make(
+        self, here: str, op: Make, deps: list[Handle], nested: list[Handle], group: None
+    ) -> None:
         self.handles.append(handle := make_actor(self, here, op, deps, nested))
         self.soon([handle])
 
@@ -347,10 +419,14 @@ class Thread:
         )
         self.await_it(waiting, ("wait", here, handles, needed), timeout)
 
-    def await_it(self, awaited: Get | Wait, asking: tuple[Any, ...], timeout: float | None) -> None:
+    def await_it(
+        self, awaited: Get | Wait | Outgoing, asking: tuple[Any, ...], timeout: float | None
+    ) -> None:
         """Wait; after a moment lend the task's CPU out."""
         self.waiting, self.asking = awaited, asking
-        go_on = self.got if asking[0] == "get" else self.waited
+        go_on = {"get": self.got, "take": self.took, "ready": self.readied}.get(
+            asking[0], self.waited
+        )
         if awaited.done:
             go_on()
             return
@@ -456,11 +532,14 @@ class Thread:
         self.handles.remove(handle)
         self.soon()
 
-    def do_cancel(self, here: str, handle: Handle, force: bool, recursive: bool) -> None:
+    def do_cancel(self, here: str, handle: Handle, op: Cancel) -> None:
         process = self.process
         process.settle()
-        if process.role.ownership.entries[handle.ref.object].owner is None:
-            process.role.cancel(handle.ref.object, force=force, recursive=recursive)
+        if op.anyone or process.role.ownership.entries[handle.ref.object].owner is None:
+            process.cluster.watch.cancels.on_cancel(process, handle, op)
+            process.role.cancel(
+                handle.ref.object, force=op.force, recursive=op.recursive, grace=op.grace
+            )
         self.soon()
 
     def do_sleep(self, seconds: float) -> None:
@@ -493,7 +572,7 @@ class Thread:
         """Raise in user code, wherever it is (a signal on the main thread)."""
         if self.ended:
             return
-        if isinstance(self.waiting, Creation):
+        if isinstance(self.waiting, Creation | Outgoing):
             return  # (our own code: the signal handler leaves it alone; see runtime.worker)
         if self.waiting is not None:
             waiting = self.waiting

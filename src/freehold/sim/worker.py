@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from freehold.core.execution import Run
 from freehold.ids import JobId, NodeId, ObjectId, ProcessId, TaskId, return_id
 from freehold.roles.executor import Executor
 from freehold.roles.owner import Owner
 from freehold.sim import errors
+from freehold.sim.bodies import Made, Read
 from freehold.sim.errors import Failure, ShippedErrors
 from freehold.sim.hosting import Host
 from freehold.sim.making import check
-from freehold.sim.programs import Made, Read, run_body
+from freehold.sim.programs import run_body
+from freehold.sim.steps import CLOSED
 from freehold.sim.user import GRACE, Context, Thread, UserProcess, load_program
 from freehold.sim.world import MICRO, MILLI
 from freehold.wire.messages import (
@@ -38,12 +40,19 @@ if TYPE_CHECKING:
 REPLY_EVERY = MILLI  # as runtime.worker
 DEAF = 0.25  # of the tasks do not hear when they are interrupted
 
+Body: TypeAlias = Generator[tuple[Any, ...], Any, list[Made]]
 View: TypeAlias = tuple[ObjectId, int, int, bytes]  # object, offset, size, what stood there
 
 
 def process_address(node: Address, fresh: bytes) -> Address:
     """An address for a new process of a node."""
     return Address(ProcessId(fresh), NodeId(node.node), node.host, node.port)
+
+
+def generator(body: Body) -> Body:
+    """A body that was called for a stream: what it returned is iterated over."""
+    yield ("open",)
+    return (yield from body)
 
 
 class WorkerProcess(UserProcess):
@@ -121,6 +130,8 @@ class WorkerProcess(UserProcess):
         args, views = self.arguments(run)
         nested = self.references(message.borrowed)
         body = run_body(program, call.function, call.path, call.sizes, args, nested, execution)
+        if message.stream is not None:
+            body = generator(body)
         thread = Thread(
             self,
             context,
@@ -178,6 +189,11 @@ class WorkerProcess(UserProcess):
         host = self.host
         if host is not None:
             host.ended(run, failure)
+        outgoing = thread.outgoing
+        if outgoing is not None:
+            if outgoing.closed and failure is not None and failure.kind == "interrupted":
+                made, failure = [CLOSED], None
+            self.turn(lambda: self.executor.yielding.end(outgoing), "generator ends")
         if failure is not None:
             if run.cancelled:
                 failure = Failure("cancelled", message.name)
