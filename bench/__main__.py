@@ -100,7 +100,7 @@ def _measure(chosen: Iterable[str], field: list[str], rounds: int, out: Path) ->
                 f"{one.figure} {one.round + 1}/{rounds} {one.engine}: {words.strip()}", err=True
             )
 
-        sink.write(record.line(run, facts=machine.facts(sys.argv[1:])))
+        sink.write(record.line(run, facts=machine.facts(["bench", *sys.argv[1:]])))
         for name in chosen:
             harness.run(figures.find(name), field, rounds, note)
 

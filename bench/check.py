@@ -9,7 +9,8 @@ the peers has been made. A figure whose ratio seems worse is measured again, wit
 and judged by the median of all: a regression stays, a burst of noise does not.
 
 A recorded ratio belongs to the machine that it was recorded on; on another, record first. A gain is
-no failure, but to be kept it has to be recorded.
+no failure, but to be kept it has to be recorded. A machine that others use is refused: what it
+records would let later regressions pass.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from bench.harness import Measurement
 RECORDED = Path(__file__).resolve().parent / "recorded.json"
 TOLERANCE = 0.2
 ROUNDS = 5
+OTHERS_MOST = 0.2
+"""Share of the machine that others may use, in the median, while something is recorded."""
 
 RATIOS = (
     ("tasks", "one_at_a_time", "floor"),
@@ -153,6 +156,10 @@ def main(record: bool, rounds: int) -> None:
     Console(width=100).print(table(found))
     for remark in report.remarks(done):
         click.echo(f"  {remark}")
+    others = median(one.others for one in done)
+    click.echo(f"  others used {others:.0%} of the machine")
+    if record and others > OTHERS_MOST:
+        raise click.ClickException("nothing recorded: record when the machine is quiet")
     if record:
         write(ratios(done))
     elif any(one.failed for one in found):
@@ -175,7 +182,9 @@ def write(found: dict[str, float]) -> None:
     """Record the ratios, with the machine that they belong to; others stay as they were."""
     kept = read() if RECORDED.exists() else {}
     merged = {name: float(f"{ratio:.3g}") for name, ratio in (kept | found).items()}
-    text = json.dumps({"facts": machine.facts(["check"]), "ratios": merged}, indent=2)
+    text = json.dumps(
+        {"facts": machine.facts(["bench.check", "--record"]), "ratios": merged}, indent=2
+    )
     RECORDED.write_text(text + "\n", encoding="utf-8")
     click.echo(f"wrote {RECORDED.name}")
 

@@ -16,10 +16,10 @@ from bench.engines import ROOT
 
 
 def facts(arguments: Sequence[str]) -> dict[str, str]:
-    """The facts recorded with a run whose command-line arguments are `arguments`."""
+    """The facts recorded with a run of `python -m` with these arguments, the module first."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", "-m", "bench", *arguments]),
+        "command": shlex.join(["python", "-m", *arguments]),
         "source": _commit(),
         "processor": f"{_processor()}, {os.cpu_count()} logical cores",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",

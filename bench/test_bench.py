@@ -309,3 +309,16 @@ def test_a_burst_of_noise_is_outvoted_and_a_regression_is_not(
     assert run(values=[[5.0, 5.0, 10.0], [5.0, 5.0, 6.0]]) == 1
     assert run("--record", values=[[5.0, 5.0, 5.0]]) == 0
     assert run(values=[[5.0, 5.0, 5.0]]) == 0
+
+
+def test_a_busy_machine_records_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Goal: no record that a regression could hide behind. Method: record with others at 60 %."""
+    monkeypatch.setattr(check, "RATIOS", ())
+    monkeypatch.setattr(check, "RECORDED", tmp_path / "recorded.json")
+    busy = [Measurement("sample", "freehold", 0, {"rate": 1.0}, others=0.6)]
+    monkeypatch.setattr(check, "measure", lambda *_: busy)
+    done = CliRunner().invoke(check.main, ["--record"])
+    assert done.exit_code == 1
+    assert "others used 60% of the machine" in done.output
+    assert "record when the machine is quiet" in done.output
+    assert not check.RECORDED.exists()
