@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from freehold.api import session
-from freehold.api.calls import checked_refs, checked_timeout
+from freehold.api.calls import checked_refs, checked_timeout, parted
 from freehold.api.generators import ObjectRefGenerator
 from freehold.api.refs import ObjectRef
 from freehold.core.fetching import Wait
@@ -49,9 +49,7 @@ async def wait_async(
         return [], []
     process = session.connected()
     found = await aio.ready(process, awaited, num_returns, timeout, fetch=fetch_local)
-    ready = [ref for ref, key in zip(refs, awaited) if key in found][:num_returns]
-    given = {id(ref) for ref in ready}
-    return ready, [ref for ref in refs if id(ref) not in given]
+    return parted(refs, found)
 
 
 class as_completed(Generic[T]):  # noqa: N801  # a function to those who call it

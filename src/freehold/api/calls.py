@@ -121,14 +121,17 @@ def wait(
     checked_timeout(timeout)
     if not refs:
         return [], []
-    found = session.connected().ready(awaited, num_returns, timeout, fetch=fetch_local)
-    ready: list[Any] = []
-    rest: list[Any] = []
-    for index, ref in enumerate(refs):
-        if len(ready) == num_returns:
-            return ready, rest + list(refs[index:])
-        (ready if awaited[index] in found else rest).append(ref)
-    return ready, rest
+    return parted(refs, session.connected().ready(awaited, num_returns, timeout, fetch=fetch_local))
+
+
+def parted(refs: Sequence[Any], places: list[int]) -> tuple[list[Any], list[Any]]:
+    """Those that stand at these places, and the others."""
+    if len(places) == 1:
+        (place,) = places
+        return [refs[place]], [*refs[:place], *refs[place + 1 :]]
+    taken = set(places)
+    rest = [ref for index, ref in enumerate(refs) if index not in taken]
+    return [refs[place] for place in places], rest
 
 
 def checked_refs(function: str, refs: Any, num_returns: Any) -> list[ObjectId]:
@@ -138,15 +141,10 @@ def checked_refs(function: str, refs: Any, num_returns: Any) -> list[ObjectId]:
     if not isinstance(refs, list | tuple):
         raise TypeError(f"{function}() takes a list of ObjectRefs, not {_kind(refs)}")
     awaited = []
-    for index, ref in enumerate(refs):  # (a loop of waits comes here often: the usual case first)
-        if type(ref) is ObjectRef and not ref._process.closed:
-            awaited.append(ref._ref.object)
-        elif isinstance(ref, ObjectRef | ObjectRefGenerator):
-            awaited.append(awaited_id(ref))
-        else:
-            raise TypeError(
-                f"{function}() takes ObjectRefs; item {index} of the list is {_kind(ref)}"
-            )
+    if set(map(type, refs)) == {ObjectRef}:  # (a loop of waits comes here with n, n-1, ... refs)
+        awaited = [ref._ref.object for ref in refs if not ref._process.closed]
+    if len(awaited) != len(refs):
+        awaited = [checked_id(function, index, ref) for index, ref in enumerate(refs)]
     if len(set(awaited)) != len(refs):
         raise ValueError(f"{function}() takes each ObjectRef once; the list has duplicates")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int):
@@ -156,6 +154,13 @@ def checked_refs(function: str, refs: Any, num_returns: Any) -> list[ObjectId]:
             f"num_returns must be between 1 and the {len(refs)} refs, not {num_returns}"
         )
     return awaited
+
+
+def checked_id(function: str, index: int, ref: Any) -> ObjectId:
+    """What one item of such a list stands for."""
+    if not isinstance(ref, ObjectRef | ObjectRefGenerator):
+        raise TypeError(f"{function}() takes ObjectRefs; item {index} of the list is {_kind(ref)}")
+    return awaited_id(ref)
 
 
 def cancel(

@@ -340,16 +340,19 @@ class Wait:
         self.ready: set[ObjectId] = set()
         self.pending: dict[ObjectId, None] = {}
         self.done = False
-        entries = distinct(ownership, objects)
-        self.needed = min(needed, len(entries))
-        for entry in entries:
+        entries = ownership.entries
+        for asked in objects:
             if len(self.ready) >= needed:  # (a loop of waits on n references would take n * n)
                 break
+            entry = entries[asked]
+            if entry.object in self.pending or entry.object in self.ready:
+                continue  # (two that were asked for are one by now)
             if entry.value is None:
                 self.pending[entry.object] = None
                 ownership.wait_for(entry, self)
             else:
                 self.known(entry)
+        self.needed = min(needed, len(self.pending) + len(self.ready))
         self.done = len(self.ready) >= self.needed
 
     def known(self, entry: Entry) -> None:

@@ -337,13 +337,13 @@ async def value(process: Process, ref: ObjectRef) -> Any:
 
 async def ready(
     process: Process, objects: list[ObjectId], needed: int, within: float | None, *, fetch: bool
-) -> set[ObjectId]:
-    """Those of the objects that are ready, once ``needed`` are or ``within`` seconds are over."""
+) -> list[int]:
+    """``Process.ready`` for coroutines."""
     awaited = await finished(
         process, lambda: process.role.wait(objects, needed, fetch, no_one), within
     )
     with process.lock:
-        return process.found_ready(awaited, objects)
+        return process.found_ready(awaited, objects, needed)
 
 
 def no_one() -> None:

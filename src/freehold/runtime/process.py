@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -451,16 +452,12 @@ class Process:
             self.explainer.say_why(awaited, patience)
             patience *= 2
 
-    def wait(
-        self, refs: Sequence[ObjectRef], needed: int, timeout: float | None, fetch: bool
-    ) -> set[ObjectId]:
-        """The objects that are ready, once ``needed`` are or the time is over."""
-        return self.ready([ref._ref.object for ref in refs], needed, timeout, fetch=fetch)
-
     def ready(
         self, objects: Sequence[ObjectId], needed: int, timeout: float | None, *, fetch: bool
-    ) -> set[ObjectId]:
-        """Those of the objects that are ready, once ``needed`` are or the time is over."""
+    ) -> list[int]:
+        """Once ``needed`` of the objects are ready, or the time is over: where the first of these
+        stand, ``needed`` at most.
+        """
         signal = Signal()
         with self.lock:
             self.settle()
@@ -469,16 +466,19 @@ class Process:
         if not waiting.done:
             self.await_it(waiting, signal, timeout)
         with self.lock:
-            return self.found_ready(waiting, objects)
+            return self.found_ready(waiting, objects, needed)
 
-    def found_ready(self, waiting: Wait, objects: Sequence[ObjectId]) -> set[ObjectId]:
-        """A wait is over: what it has found. Under the lock."""
+    def found_ready(self, waiting: Wait, objects: Sequence[ObjectId], needed: int) -> list[int]:
+        """A wait is over: where what it has found stands. Under the lock."""
         waiting.close()
         self.transport.flush()
         known, ready = self.role.ownership.entries.get, waiting.ready
-        return {  # (one that has no entry any more was ready when it was freed)
-            key for key in objects if (entry := known(key)) is None or entry.object in ready
-        }
+        found = (  # (one that has no entry any more was ready when it was freed)
+            index
+            for index, key in enumerate(objects)
+            if (entry := known(key)) is None or entry.object in ready
+        )
+        return list(islice(found, needed))  # (the rest of a thousand need not be looked at)
 
     def when_done(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Have ``action`` called, by whichever thread, once the value is there or has failed."""
