@@ -2,7 +2,7 @@
 
 A message is an array on the wire, its first element a number that names its type; a frame carries
 a list of messages (``frames``). On one connection messages arrive in the order sent, once. There
-is no acknowledgement and no resending: the end of a connection, after its last bytes, is its peer's.
+is no acknowledgement and no resending: a connection's end, after its last bytes, is the peer's.
 
 Words: the *owner* of an object is the process that made its reference; a *borrower* is any other
 process that holds one. A *lease*: the right to run tasks of one class on a worker, by its node.
