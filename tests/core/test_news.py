@@ -7,7 +7,8 @@ import pytest
 from core.world import World, cpus, info, node, process
 from freehold.core.news import SECONDS_PER_NODE, Gathering, note, report_of, round_seconds
 from freehold.ids import NodeId
-from freehold.wire.messages import Message, News, NodeReport, unpack_reports
+from freehold.wire.attendance import unpack_reports
+from freehold.wire.messages import Message, News, NodeReport
 
 EVERYBODY = node("everybody")
 

@@ -8,6 +8,7 @@ from core.journals import Memory
 from core.world import World, cpus, info, job, node, process
 from freehold.core.membership import BEATS, ENDED_KEPT, GONE_KEPT, Ended
 from freehold.roles.head import GONE_SHOWN, Head
+from freehold.wire.attendance import pack_reports
 from freehold.wire.messages import (
     Address,
     Describe,
@@ -25,7 +26,6 @@ from freehold.wire.messages import (
     NodeReport,
     ProcessLost,
     Stop,
-    pack_reports,
 )
 
 ONE, TWO, THREE = node("one"), node("two"), node("three")

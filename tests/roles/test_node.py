@@ -26,6 +26,7 @@ from freehold.ids import ObjectId
 from freehold.resources import Resources
 from freehold.roles.node import Node
 from freehold.store.allocator import Allocator
+from freehold.wire.attendance import pack_reports
 from freehold.wire.messages import (
     Address,
     AssignJob,
@@ -62,7 +63,6 @@ from freehold.wire.messages import (
     Unblocked,
     Vacate,
     Vacated,
-    pack_reports,
 )
 
 ME, HEAD, NEAR = node("me"), node("head"), node("near")

@@ -32,6 +32,7 @@ from freehold.core.world import World
 from freehold.ids import JobId, LeaseId, NodeId, ProcessId
 from freehold.resources import CPU, UNIT
 from freehold.roles.preparing import Preparing
+from freehold.wire.attendance import unpack_reports
 from freehold.wire.inquiry import Explain, Explanation
 from freehold.wire.messages import (
     AbortObject,
@@ -80,7 +81,6 @@ from freehold.wire.messages import (
     Unblocked,
     UnpinObject,
     Vacated,
-    unpack_reports,
 )
 
 #: Seconds to wait for the end of a dead worker's stream.

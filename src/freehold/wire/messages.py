@@ -2,12 +2,10 @@
 
 A message is an array on the wire, its first element a number that names its type; a frame carries
 a list of messages (``frames``). On one connection messages arrive in the order sent, once. There
-is no acknowledgement and no resending: a connection that ends means that the peer is gone
-(``roles`` treat it so), after its last bytes.
+is no acknowledgement and no resending: a connection's end, after its last bytes, is the peer's.
 
 Words: the *owner* of an object is the process that made its reference; a *borrower* is any other
-process that holds one. A *lease* is the right to run tasks of one scheduling class on one worker,
-granted by that worker's node.
+process that holds one. A *lease*: the right to run tasks of one class on a worker, by its node.
 """
 
 from __future__ import annotations
@@ -37,8 +35,6 @@ from freehold.wire.attendance import NodeChanged as NodeChanged
 from freehold.wire.attendance import NodeKnown as NodeKnown
 from freehold.wire.attendance import NodeReport as NodeReport
 from freehold.wire.attendance import ProcessLost as ProcessLost
-from freehold.wire.attendance import pack_reports as pack_reports
-from freehold.wire.attendance import unpack_reports as unpack_reports
 from freehold.wire.cancelling import CancelObject as CancelObject
 from freehold.wire.cancelling import CancelTask as CancelTask
 from freehold.wire.cancelling import TaskBegun as TaskBegun
