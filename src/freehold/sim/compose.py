@@ -23,6 +23,7 @@ from freehold.sim.ops import (
     Cancel,
     Close,
     Drop,
+    Enroll,
     Exit,
     Forget,
     Function,
@@ -120,6 +121,7 @@ FAMILIES: Final = {
     **ACTING,
     **FLOWING,
     **PARCELLING,
+    "guild": Family(1, {"enroll": 14, "descend": 2}, descend=3),
     "reaper": Family(1, {"end": 10, "toil": 20, "call": 14, "descend": 3}, descend=3, toils=True),
 }
 #: Operations that no seed of a family that has them is without.
@@ -340,6 +342,16 @@ class Programs:
         bundle = chance.choice((-1, -1, *range(len(bundles))))
         return replace(op, within=name, cpus=cpus, bundle=bundle)
 
+    def enroll(self, at: int) -> Enroll:
+        """Something with the actor of a name, of which there are two."""
+        chance = self.chance
+        plain = [number for number in self.tasks if self.costs[number] == 1] or self.tasks[:1]
+        makes = chance.choice(plain) if chance.random() < 0.6 else -1
+        restarts, timeout = chance.choice((0, 0, 1)), chance.choice((0.01, 0.1, 1.0))
+        name = chance.choice(("one", "two"))
+        method = chance.choice(plain)
+        return Enroll(at, name, makes, method, restarts, timeout, chance.random() < 0.4)
+
     def group(self, at: int) -> Group:
         """A placement group."""
         chance = self.chance
@@ -483,6 +495,9 @@ class Programs:
                 contains = tuple(self.some(body.names, 1))
                 times = chance.choice((1, 1, 2, 3, 8, 30))
                 body.ops.append(Yield(at, self.size(), contains, times))
+            case "enroll":
+                if body.main and self.tasks:
+                    body.ops.append(self.enroll(at))
             case "toil":
                 if not body.main:
                     body.ops.append(Sleep(at, chance.choice((0.1, 1.0, 12.0))))

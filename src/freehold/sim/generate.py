@@ -20,10 +20,10 @@ from freehold.sim.compose import (
     PLAIN,
     Programs,
 )
-from freehold.sim.ops import Cancel, Exit, Group, Kill, Program, Quit
+from freehold.sim.ops import Cancel, Enroll, Exit, Group, Kill, Program, Quit
 
 #: Operations after which it is chance what others come to.
-CHANCY: Final = (Exit, Cancel, Kill, Quit, Group)
+CHANCY: Final = (Exit, Cancel, Kill, Quit, Group, Enroll)
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,14 @@ PROFILES: Final = {
         within=1500.0,  # (a task may toil for 12 s, and a program call dozens of them)
         families=("reaper",),
         timely=True,
+    ),
+    "guilds": Profile(
+        {"kill actor": 2, "kill driver": 1, "kill head": 2, "stop head": 1, **NODE_FAULTS},
+        {**OPS, "sleep": 6},
+        tight=0.0,
+        nodes=(1, 3),
+        drivers=(2, 3),
+        families=("guild",),
     ),
     "storm": Profile(
         {
