@@ -72,6 +72,7 @@ FOUND = [
     ("tours", 904142, "a request that had gone far enough stayed where it could not be granted"),
     ("lives", 904226, "a claim on what a constructor had made raised in its owner"),
     ("tours", 910313, "calls that ran again waited for one another"),
+    ("guilds", 7063, "a name stayed whose end a head had not read before it died"),
 ]
 
 

@@ -437,6 +437,7 @@ class Watch:
             "wanting": len(role.workers.wanting),
             "bytes": node.room.used,
             "slots": len(node.disk),
+            "copies under way": len(node.relaying.sendings) + len(node.arrivals),
             "spilled bytes": role.objects.spilling.bytes,
         }
         found = {name: count for name, count in left.items() if count}

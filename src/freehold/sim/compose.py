@@ -121,6 +121,9 @@ FAMILIES: Final = {
     **ACTING,
     **FLOWING,
     **PARCELLING,
+    "cast": Family(
+        1, {"broadcast": 8, "call": 6, "descend": 2}, recent=0.8, large=(0.7, 0.95), descend=3
+    ),
     "guild": Family(1, {"enroll": 14, "descend": 2}, descend=3),
     "reaper": Family(1, {"end": 10, "toil": 20, "call": 14, "descend": 3}, descend=3, toils=True),
 }
@@ -220,7 +223,7 @@ class Programs:
         for _ in range(length):
             kind = chance.choices(list(self.weights), list(self.weights.values()))[0]
             at = self.place()
-            if kind in ("call", "make", "invoke", "stream", "take"):
+            if kind in ("call", "make", "invoke", "stream", "take", "broadcast"):
                 getattr(self, kind)(at, body)
             elif kind == "descend":
                 self.descend(body)
@@ -360,6 +363,17 @@ class Programs:
         sizes = [min(chance.choice((1, 1, 0.5, 0.5, 2)), most) for _ in range(count)]
         strategy = chance.choice((PACK, SPREAD, STRICT_PACK, STRICT_SPREAD))
         return Group(at, f"g{at}", tuple(float(size) for size in sizes), strategy)
+
+    def broadcast(self, at: int, body: Body) -> None:
+        """A large value, and many calls that all take it."""
+        if not body.main:
+            return
+        body.ops.append(Put(at, f"v{at}", 8000))
+        for _ in range(self.chance.randint(6, 12)):
+            target, place = self.target(self.tasks), self.place()
+            if target:
+                body.ops.append(Call(place, f"v{place}", target, (f"v{at}",), sizes=(10,)))
+                body.names.append(f"v{place}")
 
     def results(self) -> tuple[int, ...]:
         """The sizes of what a call returns."""

@@ -103,6 +103,7 @@ class Profile:
     drivers: tuple[int, int] = (1, 2)
     within: float = WITHIN
     families: tuple[str, ...] = tuple(PLAIN)  # of its programs
+    relays: bool = False  # large objects are passed on by nodes that get them just now
     timely: bool = False  # nothing holds messages up: what is cancelled must end in time
     environments: bool = False  # functions have runtime environments
 
@@ -223,6 +224,14 @@ PROFILES: Final = {
         drivers=(2, 3),
         families=("guild",),
     ),
+    "relays": Profile(
+        {**NODE_FAULTS, "kill node": 2, "cut node": 1, "fail pull": 4, "drain node": 1},
+        {**OPS, "sleep": 4},
+        tight=0.2,
+        nodes=(4, 7),
+        families=("cast",),
+        relays=True,
+    ),
     "storm": Profile(
         {
             **PROCESS_FAULTS,
@@ -318,6 +327,9 @@ def further_knobs(chance: Random, profile: Profile) -> tuple[tuple[str, float], 
             ("streams.STREAM_BYTES", most),
             ("yielding.STREAM_BYTES", most),
         )
+    if profile.relays:
+        fanout = chance.choice((1, 1, 2))
+        return ("relaying.RELAY_BYTES", 1000), ("relaying.FANOUT", fanout)
     return ()
 
 

@@ -34,6 +34,7 @@ from freehold.sim.mutants_flows import FLOW_MUTANTS
 from freehold.sim.mutants_groups import GROUP_MUTANTS
 from freehold.sim.mutants_head import HEAD_MUTANTS
 from freehold.sim.mutants_names import NAME_MUTANTS
+from freehold.sim.mutants_relays import RELAY_MUTANTS
 
 ANYWHERE: Final = ("calm", "borrow")
 CRASHES: Final = ("crash", "nodes", "handoff")
@@ -138,5 +139,6 @@ MUTANTS: Final = (
     *GROUP_MUTANTS,
     *HEAD_MUTANTS,
     *NAME_MUTANTS,
+    *RELAY_MUTANTS,
     Mutant("remains are left", Owner, "on_object_at", ("crash",), 21, bugs.remains_stay),
 )
