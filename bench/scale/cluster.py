@@ -19,12 +19,13 @@ from bench.scale import costs
 from freehold.core.execution import Run
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.sim.acting import Blob
+from freehold.sim.bodies import Read
 from freehold.sim.checkers import Watch
 from freehold.sim.cluster import Cluster
 from freehold.sim.generate import Case, NodeSpec
 from freehold.sim.network import Direction, Network, Style
+from freehold.sim.ops import Call, Function, Get, Program, Sleep
 from freehold.sim.process import Process
-from freehold.sim.programs import Call, Function, Get, Program, Read, Sleep
 from freehold.sim.user import UserProcess
 from freehold.sim.worker import WorkerProcess
 from freehold.sim.world import SECOND, World

@@ -12,7 +12,7 @@ import random
 from typing import Any, Final
 
 from bench.scale.cluster import WARM, Measured
-from freehold.sim.programs import Call, Function, Get, Program, Sleep
+from freehold.sim.ops import Call, Function, Get, Program, Sleep
 from freehold.sim.world import SECOND
 
 CPUS: Final = 2

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bench.scale.cluster import Measured, fan_out
-from freehold.sim.programs import Call, Function, Get, Program, Sleep
+from freehold.sim.ops import Call, Function, Get, Program, Sleep
 
 CPUS: Final = 4
 PER_CPU: Final = 10

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from core.journals import Memory
+from core.owners import Bench
 from core.world import World, cpus, info, job, node, object_id, process
+from freehold.roles.acting import TELL_AGAIN
 from freehold.roles.head import Head
 from freehold.wire.messages import Address, JobStarted, JoinCluster, NodeChanged, ProcessLost
 from freehold.wire.names import ActorsFound, FindActors, NameActor, NamedActor, UnnameActor
@@ -87,3 +89,22 @@ def test_names_outlive_the_head(head: Head, world: World, journal: Memory) -> No
     again.handle(JoinCluster(info(TWO, cpus(1)), ended=[BOB.process]), TWO)
     world.sent.clear()
     assert found(again, everywhere=True) == [actor("x", ANN, "a")]
+
+
+def test_the_end_of_a_name_is_told_to_the_next_head(world: World) -> None:
+    """Goal: a head that ends before it has read that a name is free leaves no name behind. Method:
+    an owner's actor has ended; the owner's stream to the head ends, and again; each time it tells
+    the head after a while, and nobody when another stream has ended."""
+    owner, head = Bench(world).owner, node("head")
+    ended = object_id("a")
+    owner.acting.begin_naming(ended, head)
+    owner.acting.unname(ended)
+    world.expect((head, UnnameActor(ended)))
+    for _ in range(2):
+        owner.peer_lost(head)
+        world.expect()
+        world.advance(TELL_AGAIN)
+        world.expect((head, UnnameActor(ended)))
+    owner.peer_lost(BOB)
+    world.advance(TELL_AGAIN)
+    world.expect()

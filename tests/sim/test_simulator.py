@@ -26,7 +26,7 @@ pytestmark = pytest.mark.sim
 
 SEEDS = range(24)
 #: Weights of operations that are not called what the operation is called.
-NAMED = {"timed get": "Get", "descend": "Get", "toil": "Sleep", "end": "Cancel"}
+NAMED = {"timed get": "Get", "descend": "Get", "toil": "Sleep", "end": "Cancel", "broadcast": "Put"}
 DIGESTS = """
 from freehold.sim.cluster import run_case
 from freehold.sim.generate import make_case

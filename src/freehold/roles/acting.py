@@ -8,7 +8,7 @@ concerns them. Lease messages go by the lease's id: an actor's lease is not ``le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from freehold.core.actors import Actor, Actors
 from freehold.core.calls import ActorTask, Callee, Calls
@@ -39,6 +39,12 @@ from freehold.wire.messages import (
 
 if TYPE_CHECKING:
     from freehold.roles.owner import Owner
+
+#: Ended actors whose names a head is told again to be free, 100 bytes each: one that was stopped or
+#: starved when it died has not read what came last.
+UNNAMED_KEPT: Final = 1000
+#: Seconds until that is tried (again) once a stream to the head has ended: it is back within one.
+TELL_AGAIN: Final = 0.5
 
 
 class ActorErrors(Protocol):
@@ -87,6 +93,7 @@ class Acting:
         actors.group_removed = lambda task, group: errors.actor_group_removed(task.title, group)
         actors.unprepared = lambda task, why: owner.errors.environment_failed(task.title, why)
         self.names: dict[ObjectId, Address] = {}  # named actors of ours, and where the names are
+        self.unnamed: dict[ObjectId, Address] = {}  # the last that have ended; told again
         #: about to be made; who wants to be counted
         self.naming: dict[ObjectId, list[tuple[BorrowActor, Address]]] = {}
         self.borrowing: dict[ObjectId, list[Borrowing]] = {}
@@ -164,6 +171,14 @@ class Acting:
         """An actor of ours has ended: its name is free."""
         head = self.names.pop(object_id, None)
         if head is not None:
+            self.world.send(head, UnnameActor(object_id))
+            self.unnamed[object_id] = head
+            if len(self.unnamed) > UNNAMED_KEPT:
+                del self.unnamed[next(iter(self.unnamed))]
+
+    def tell_again(self) -> None:
+        """A head has ended, perhaps before it had read which names are free."""
+        for object_id, head in self.unnamed.items():
             self.world.send(head, UnnameActor(object_id))
 
     def borrow(self, ref: Reference, wake: Callable[[], None], *, ended: bool = False) -> Borrowing:
@@ -244,6 +259,8 @@ class Acting:
                 borrowing.answer(alive=False)
             if not waiting:
                 del self.borrowing[object_id]
+        if any(head.process == process for head in self.unnamed.values()):
+            self.world.call_at(self.world.now() + TELL_AGAIN, self.tell_again)
         self.calls.worker_lost(process)
         self.actors.worker_drained(process)
 

@@ -68,6 +68,17 @@ def make_actor(
     thread: Thread, here: str, op: Make, deps: Sequence[Handle], nested: Sequence[Handle]
 ) -> Handle:
     """``ActorClass.remote``."""
+    task = creation(thread, here, op, deps, nested)
+    thread.process.role.acting.create(task, op.restarts)
+    actor = return_id(task.id, 0)
+    ref = thread.process.role.ownership.reference(actor)
+    return Handle(ref, thread.process.cluster.actors[actor])
+
+
+def creation(
+    thread: Thread, here: str, op: Make, deps: Sequence[Handle], nested: Sequence[Handle]
+) -> ActorTask:
+    """The task that makes an actor, whose name is known from here on."""
     process = thread.process
     blob = msgspec.msgpack.encode(Blob(thread.driver, here, op.function, []))
     function = process.cluster.function(thread.driver, op.function, process)
@@ -95,9 +106,8 @@ def make_actor(
     process.settle()
     actor = return_id(task.id, 0)
     process.cluster.named(actor, thread.driver, here)
-    kind = process.cluster.actors[actor] = Kind(thread.driver, here, op)
-    process.role.acting.create(task, op.restarts)
-    return Handle(process.role.ownership.reference(actor), kind)
+    process.cluster.actors[actor] = Kind(thread.driver, here, op)
+    return task
 
 
 def call_actor(

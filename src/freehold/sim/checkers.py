@@ -25,6 +25,7 @@ from freehold.sim.flows import Flows
 from freehold.sim.generate import LONG
 from freehold.sim.ops import Call, Make
 from freehold.sim.oracle import same_value
+from freehold.sim.registry import Registry
 from freehold.sim.world import MICRO, Violation
 from freehold.wire.messages import (
     Address,
@@ -60,6 +61,7 @@ class Watch:
         self.flows = Flows(cluster)
         self.bundling = Bundling(cluster)
         self.cancels = Cancels(cluster)
+        self.registry = Registry(cluster)
         self.runs: Counter[TaskId] = Counter()
         self.answers: Counter[tuple[ProcessId, TaskId, int, ProcessId]] = Counter()
         self.pushed: dict[tuple[ProcessId, TaskId, int], ProcessId] = {}
@@ -394,6 +396,7 @@ class Watch:
         tasks keep it in globals until their job ends."""
         self.check_whole()
         self.bundling.check_head_quiet()
+        self.registry.check_quiet()
         if any(process.alive and process.kept for process in self.cluster.users()):
             self.world.mark("kept until the job's end")
             return
@@ -434,6 +437,7 @@ class Watch:
             "wanting": len(role.workers.wanting),
             "bytes": node.room.used,
             "slots": len(node.disk),
+            "copies under way": len(node.relaying.sendings) + len(node.arrivals),
             "spilled bytes": role.objects.spilling.bytes,
         }
         found = {name: count for name, count in left.items() if count}

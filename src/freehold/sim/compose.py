@@ -23,6 +23,7 @@ from freehold.sim.ops import (
     Cancel,
     Close,
     Drop,
+    Enroll,
     Exit,
     Forget,
     Function,
@@ -120,6 +121,10 @@ FAMILIES: Final = {
     **ACTING,
     **FLOWING,
     **PARCELLING,
+    "cast": Family(
+        1, {"broadcast": 8, "call": 6, "descend": 2}, recent=0.8, large=(0.7, 0.95), descend=3
+    ),
+    "guild": Family(1, {"enroll": 14, "descend": 2}, descend=3),
     "reaper": Family(1, {"end": 10, "toil": 20, "call": 14, "descend": 3}, descend=3, toils=True),
 }
 #: Operations that no seed of a family that has them is without.
@@ -218,7 +223,7 @@ class Programs:
         for _ in range(length):
             kind = chance.choices(list(self.weights), list(self.weights.values()))[0]
             at = self.place()
-            if kind in ("call", "make", "invoke", "stream", "take"):
+            if kind in ("call", "make", "invoke", "stream", "take", "broadcast"):
                 getattr(self, kind)(at, body)
             elif kind == "descend":
                 self.descend(body)
@@ -340,6 +345,16 @@ class Programs:
         bundle = chance.choice((-1, -1, *range(len(bundles))))
         return replace(op, within=name, cpus=cpus, bundle=bundle)
 
+    def enroll(self, at: int) -> Enroll:
+        """Something with the actor of a name, of which there are two."""
+        chance = self.chance
+        plain = [number for number in self.tasks if self.costs[number] == 1] or self.tasks[:1]
+        makes = chance.choice(plain) if chance.random() < 0.6 else -1
+        restarts, timeout = chance.choice((0, 0, 1)), chance.choice((0.01, 0.1, 1.0))
+        name = chance.choice(("one", "two"))
+        method = chance.choice(plain)
+        return Enroll(at, name, makes, method, restarts, timeout, chance.random() < 0.4)
+
     def group(self, at: int) -> Group:
         """A placement group."""
         chance = self.chance
@@ -348,6 +363,17 @@ class Programs:
         sizes = [min(chance.choice((1, 1, 0.5, 0.5, 2)), most) for _ in range(count)]
         strategy = chance.choice((PACK, SPREAD, STRICT_PACK, STRICT_SPREAD))
         return Group(at, f"g{at}", tuple(float(size) for size in sizes), strategy)
+
+    def broadcast(self, at: int, body: Body) -> None:
+        """A large value, and many calls that all take it."""
+        if not body.main:
+            return
+        body.ops.append(Put(at, f"v{at}", 8000))
+        for _ in range(self.chance.randint(6, 12)):
+            target, place = self.target(self.tasks), self.place()
+            if target:
+                body.ops.append(Call(place, f"v{place}", target, (f"v{at}",), sizes=(10,)))
+                body.names.append(f"v{place}")
 
     def results(self) -> tuple[int, ...]:
         """The sizes of what a call returns."""
@@ -483,6 +509,9 @@ class Programs:
                 contains = tuple(self.some(body.names, 1))
                 times = chance.choice((1, 1, 2, 3, 8, 30))
                 body.ops.append(Yield(at, self.size(), contains, times))
+            case "enroll":
+                if body.main and self.tasks:
+                    body.ops.append(self.enroll(at))
             case "toil":
                 if not body.main:
                     body.ops.append(Sleep(at, chance.choice((0.1, 1.0, 12.0))))

@@ -20,10 +20,10 @@ from freehold.sim.compose import (
     PLAIN,
     Programs,
 )
-from freehold.sim.ops import Cancel, Exit, Group, Kill, Program, Quit
+from freehold.sim.ops import Cancel, Enroll, Exit, Group, Kill, Program, Quit
 
 #: Operations after which it is chance what others come to.
-CHANCY: Final = (Exit, Cancel, Kill, Quit, Group)
+CHANCY: Final = (Exit, Cancel, Kill, Quit, Group, Enroll)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Profile:
     drivers: tuple[int, int] = (1, 2)
     within: float = WITHIN
     families: tuple[str, ...] = tuple(PLAIN)  # of its programs
+    relays: bool = False  # large objects are passed on by nodes that get them just now
     timely: bool = False  # nothing holds messages up: what is cancelled must end in time
     environments: bool = False  # functions have runtime environments
 
@@ -215,6 +216,22 @@ PROFILES: Final = {
         families=("reaper",),
         timely=True,
     ),
+    "guilds": Profile(
+        {"kill actor": 2, "kill driver": 1, "kill head": 2, "stop head": 1, **NODE_FAULTS},
+        {**OPS, "sleep": 6},
+        tight=0.0,
+        nodes=(1, 3),
+        drivers=(2, 3),
+        families=("guild",),
+    ),
+    "relays": Profile(
+        {**NODE_FAULTS, "kill node": 2, "cut node": 1, "fail pull": 4, "drain node": 1},
+        {**OPS, "sleep": 4},
+        tight=0.2,
+        nodes=(4, 7),
+        families=("cast",),
+        relays=True,
+    ),
     "storm": Profile(
         {
             **PROCESS_FAULTS,
@@ -313,6 +330,9 @@ def further_knobs(chance: Random, profile: Profile) -> tuple[tuple[str, float], 
             ("streams.STREAM_BYTES", most),
             ("yielding.STREAM_BYTES", most),
         )
+    if profile.relays:
+        fanout = chance.choice((1, 1, 2))
+        return ("relaying.RELAY_BYTES", 1000), ("relaying.FANOUT", fanout)
     return ()
 
 

@@ -33,6 +33,8 @@ from freehold.sim.mutants_cancels import CANCEL_MUTANTS
 from freehold.sim.mutants_flows import FLOW_MUTANTS
 from freehold.sim.mutants_groups import GROUP_MUTANTS
 from freehold.sim.mutants_head import HEAD_MUTANTS
+from freehold.sim.mutants_names import NAME_MUTANTS
+from freehold.sim.mutants_relays import RELAY_MUTANTS
 
 ANYWHERE: Final = ("calm", "borrow")
 CRASHES: Final = ("crash", "nodes", "handoff")
@@ -136,5 +138,7 @@ MUTANTS: Final = (
     *FLOW_MUTANTS,
     *GROUP_MUTANTS,
     *HEAD_MUTANTS,
+    *NAME_MUTANTS,
+    *RELAY_MUTANTS,
     Mutant("remains are left", Owner, "on_object_at", ("crash",), 21, bugs.remains_stay),
 )

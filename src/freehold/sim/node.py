@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from freehold.core.relaying import Relaying
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.resources import vector
 from freehold.roles.node import Node
 from freehold.sim.making import Making
 from freehold.sim.process import Process
+from freehold.sim.pulling import Arrival, Pull
 from freehold.sim.world import MICRO, MILLI, Violation
 from freehold.store.allocator import Allocator
 from freehold.wire.messages import Address, Death, Message, NodeInfo, Stop
@@ -66,6 +68,8 @@ class NodeProcess(Making, Process):
         info = NodeInfo(address, name, 0, total, dict(total), store_bytes=store)
         grace = cluster.case.grace
         self.role = Node(self, self, self.room, info, head, infeasible_grace=grace, maker=self)
+        self.relaying = Relaying(self.role.objects)
+        self.arrivals: dict[ObjectId, Arrival] = {}
         # faults that are under way
         self.disk_full_until = 0
         self.disk_unreadable_until = 0
@@ -137,6 +141,8 @@ class NodeProcess(Making, Process):
     def die(self, how: str) -> None:
         """The daemon is gone; the zygote kills the workers a little later."""
         super().die(how)
+        for arrival in self.arrivals.values():
+            arrival.ends("hung up in the middle", b"")
         for child in self.children.values():
             delay = int(self.chance.random() * 10 * MILLI)
             self.world.after(delay, partial(child.die, "no node"))
@@ -193,6 +199,9 @@ class NodeProcess(Making, Process):
 
     def pull(self, object_id: ObjectId, source: Address, offset: int, size: int) -> None:
         """Copy from another node: ask, be served, take the bytes."""
+        if self.cluster.profile.relays:
+            Pull(self, object_id, source, offset, size)
+            return
         peer = self.cluster.nodes.get(source.process)
         network = self.cluster.network
         base = network.base(self.address.node, source.node)

@@ -262,6 +262,21 @@ class Remove:
     group: str
 
 
+@dataclass(frozen=True)
+class Enroll:
+    """Get the actor called ``name``, or make it with the constructor ``function`` if there is none
+    (-1: leave it); call it once, look at the answer for ``timeout`` seconds, and let go of it, with
+    ``hold`` at the end of the body only."""
+
+    at: int
+    name: str
+    function: int
+    method: int
+    restarts: int
+    timeout: float
+    hold: bool
+
+
 Op: TypeAlias = (
     Put
     | Call
@@ -286,6 +301,7 @@ Op: TypeAlias = (
     | Group
     | Ready
     | Remove
+    | Enroll
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from freehold.sim.bodies import Handle, Made, Read
 from freehold.sim.errors import Failure
-from freehold.sim.ops import Call, Group, Invoke, Make, Program, Stream
+from freehold.sim.ops import Call, Enroll, Group, Invoke, Make, Program, Stream
 from freehold.sim.programs import run_body
 
 
@@ -118,6 +118,13 @@ class Oracle:
             return self.take(operands[1])  # type: ignore[arg-type]
         if kind == "yield":
             return self.give(operands[1])  # type: ignore[arg-type]
+        if kind == "enroll":
+            here, op = operands
+            assert isinstance(here, str)
+            assert isinstance(op, Enroll)
+            if op.function >= 0:
+                self.make(here, Make(op.at, "", op.function, restarts=op.restarts), [], [], None)
+            return Named(here, actor=True)
         if kind == "group":
             return operands[1]
         if kind == "get":

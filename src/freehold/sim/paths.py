@@ -46,6 +46,9 @@ LIVES: Final = ("lives", "tours")
 TORRENTS: Final = ("torrents",)
 STREAMS: Final = ("streams", *TORRENTS)
 PARCELS: Final = ("parcels",)
+GUILDS: Final = ("guilds",)
+GRACES: Final = ("graces",)
+RELAYS: Final = ("relays",)
 ACTS: Final = ("actors", *LIVES)
 
 
@@ -532,6 +535,14 @@ MARKS: Final = {
     "a group is waited for": (5, PARCELS),
     "a task runs in a group": (5, PARCELS),
     "the head does not answer": (60, PARCELS),
+    "an actor has a name": (3, GUILDS),
+    "an actor is found by its name": (3, GUILDS),
+    "a stale name is given back": (8, GUILDS),
+    "a pull is sent on": (12, RELAYS),
+    "a node passes on what arrives": (12, RELAYS),
+    "a relay fails": (100, RELAYS),
+    "a worker is killed for a cancel": (30, GRACES),
+    "what another owns is cancelled": (8, GRACES),
     "torn journal": (10, ("head", "fence")),
 }
 #: A fault strikes in about one of so many seeds of the profiles that have it.

@@ -7,6 +7,7 @@ from freehold.sim.ops import (
     Cancel,
     Close,
     Drop,
+    Enroll,
     Exit,
     Forget,
     Get,
@@ -130,5 +131,11 @@ def show_further(op: Further) -> str:
             return f"{op.var} = group({bundles} cpus, {op.strategy})"
         case Ready():
             return f"wait for {op.group}, timeout={op.timeout:g}"
+        case Enroll():
+            makes = f", made by f{op.function}" if op.function >= 0 else ""
+            return (
+                f"call f{op.method} of actor {op.name!r}{makes}, {op.restarts} restarts, "
+                f"timeout={op.timeout:g}{', and hold' if op.hold else ''}"
+            )
         case Remove():
             return f"remove {op.group}"

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeAlias
 
 from freehold.sim.bodies import Made, Running, digest, let
 from freehold.sim.errors import Failure
-from freehold.sim.ops import Close, Group, Ready, Remove, Stream, Take, Yield, made
+from freehold.sim.ops import Close, Enroll, Group, Invoke, Ready, Remove, Stream, Take, Yield, made
 
-Further: TypeAlias = Stream | Take | Close | Yield | Group | Ready | Remove
+Further: TypeAlias = Stream | Take | Close | Yield | Group | Ready | Remove | Enroll
 Requests: TypeAlias = Generator[tuple[Any, ...], Any, bool]
 
 #: What the count of a stream is whose consumer has closed it: nobody reads it.
@@ -45,6 +45,29 @@ def further(op: Further, here: str, running: Running) -> Requests:
         case Remove():
             if op.group in running.held:
                 yield ("remove", running.held.pop(op.group))
+        case Enroll():
+            yield from enroll(op, here)
+    return True
+
+
+def enroll(op: Enroll, here: str) -> Requests:
+    """Make or find an actor by its name, and call it."""
+    actor = yield ("enroll", here, op)
+    if actor is None:
+        return True
+    call = Invoke(0, "", "", op.method, sizes=(10,))
+    (value,) = yield ("invoke", f"{here}/0", call, actor, [], [])
+    try:
+        (read,) = yield ("get", f"{here}/0", [value], op.timeout, False)
+    except Failure as failure:
+        if failure.kind == "interrupted":
+            raise
+    else:
+        for inner in read.inner:
+            yield ("drop", inner)
+    yield ("drop", value)
+    if not op.hold:
+        yield ("drop", actor)
     return True
 
 

@@ -35,14 +35,16 @@ from freehold.sim.asking import Question
 from freehold.sim.bodies import Made, Read
 from freehold.sim.errors import Failure
 from freehold.sim.making import surround
-from freehold.sim.ops import Call, Cancel, Group, Invoke, Make, Program, Stream
+from freehold.sim.ops import Call, Cancel, Invoke, Make, Program
 from freehold.sim.process import Process
+from freehold.sim.requests import FurtherRequests
 from freehold.sim.world import MICRO, MILLI, Event, nanoseconds
 from freehold.wire.actors import Call as ActorCall
 from freehold.wire.messages import (
     FAILED,
     INLINE,
     STORED,
+    ActorsFound,
     Address,
     Groups,
     Message,
@@ -109,7 +111,7 @@ class UserProcess(Process):
             if message.process not in self.peers:
                 self.lost.add(message.process)
                 self.on_lost(Address(message.process, NodeId(b""), "", 0))
-        elif type(message) is Groups:
+        elif isinstance(message, ActorsFound | Groups):
             question = self.questions.pop(message.request, None)
             if question is not None:
                 question.answered(message)
@@ -145,7 +147,7 @@ class UserProcess(Process):
         return int(self.world.stream("schedule").expovariate(1 / (10 * MICRO))) + MICRO
 
 
-class Thread:
+class Thread(FurtherRequests):
     """One body being run."""
 
     def __init__(
@@ -332,51 +334,6 @@ class Thread:
         handles = [Handle(ownership.reference(object_id)) for object_id in objects]
         self.handles += handles
         self.soon(handles)
-
-    def do_group(self, here: str, op: Group) -> None:
-        grouping.create(self, here, op)
-
-    def do_ready(self, here: str, grouped: grouping.Grouped, timeout: float) -> None:
-        grouping.wait_for(self, here, grouped, timeout)
-
-    def readied(self) -> None:
-        """A group is settled, or the time for that is over."""
-        grouping.waited(self)
-
-    def do_remove(self, grouped: grouping.Grouped) -> None:
-        grouping.remove(self, grouped)
-
-    def do_stream(
-        self,
-        here: str,
-        op: Stream,
-        actor: Handle | None,
-        deps: list[Handle],
-        nested: list[Handle],
-    ) -> None:
-        stream = streaming.start(self, here, op, actor, deps, nested)
-        self.streams.append(stream)
-        self.soon(stream)
-
-    def do_take(self, here: str, stream: streaming.Streaming, patience: float | None) -> None:
-        streaming.take(self, here, stream, patience)
-
-    def took(self) -> None:
-        """The next value of a stream is there, or its time is over."""
-        streaming.took(self)
-
-    def do_close(self, stream: streaming.Streaming) -> None:
-        streaming.close(self, stream)
-        self.soon()
-
-    def do_open(self) -> None:
-        run = self.context.run
-        assert run is not None
-        self.outgoing = self.process.role.yielding.begin(run)  # type: ignore[attr-defined]
-        self.soon()
-
-    def do_yield(self, here: str, made: Made) -> None:
-        streaming.give(self, here, made)
 
     def do_make(
         self, here: str, op: Make, deps: list[Handle], nested: list[Handle], group: None
