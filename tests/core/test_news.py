@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from core.world import World, cpus, info, node, process
-from freehold.core.news import SECONDS_PER_NODE, Gathering, note, report_of, round_seconds
+from freehold.core.news import (
+    CREDIT_SECONDS,
+    SECONDS_PER_NODE,
+    Gathering,
+    note,
+    report_of,
+    round_seconds,
+)
 from freehold.ids import NodeId
 from freehold.wire.attendance import unpack_reports
 from freehold.wire.messages import Message, News, NodeReport
@@ -32,7 +39,8 @@ def told(news: News) -> list[NodeReport]:
 
 def test_a_round_now_and_then_no_oftener(world: World) -> None:
     """Goal: after a quiet time news go out at once, then in rounds, and of a node's reports the
-    last counts. Method: a report and a death at one moment, then reports for two rounds' time."""
+    last counts. Method: a report and a death at one moment, then reports for two rounds' time, of
+    which the first is due earlier by what the quiet time has paid for."""
     news = gathering(world, 200)
     news.report(report(1))
     news.process_ended(process("w").process)
@@ -43,9 +51,26 @@ def test_a_round_now_and_then_no_oftener(world: World) -> None:
         for tenth in range(10):
             news.report(report(2, 10 * step + tenth))
         world.advance(0.51 * round_seconds(200))
-    assert [told(each) for each in world.take(News)] == [[report(2, 19)], [report(2, 39)]]
+    assert [told(each) for each in world.take(News)] == [[report(2, 9)], [report(2, 29)]]
     world.advance(1.0)
+    assert told(world.one(News)) == [report(2, 39)]
+
+
+def test_news_of_a_small_cluster_are_told_at_once(world: World) -> None:
+    """Goal: a report is known everywhere before the next request is sent on by it. Method: the
+    nodes of a small cluster report one after the other; the rounds that a quiet time pays for
+    follow at once, one more must wait."""
+    news = gathering(world, 10)
+    paid_for = round(CREDIT_SECONDS / round_seconds(10)) + 1
+    for number in range(paid_for):
+        news.report(report(number))
+        world.advance(0.0)
+        assert told(world.one(News)) == [report(number)]
+    news.report(report(paid_for))
+    world.advance(0.0)
     world.expect()
+    world.advance(round_seconds(10))
+    assert told(world.one(News)) == [report(paid_for)]
 
 
 @pytest.mark.parametrize("nodes", [100, 1000, 4000])

@@ -30,7 +30,7 @@ def test_the_head_hears_and_sends_in_proportion_to_the_nodes() -> None:
         assert found["idle"]["kinds"] == {"Heartbeat": nodes}
         busy = found["busy"]
         assert busy["received"] <= (1 + 10) * nodes
-        assert busy["sent"] <= 1000
+        assert busy["sent"] <= 1000 + nodes  # (a round may begin just before the second is over)
 
 
 def test_a_broadcast_takes_about_two_copies_however_many_want_it() -> None:
