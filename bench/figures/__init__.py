@@ -16,6 +16,7 @@ NAMES = (
     "put_get_100mib",
     "worker_starts",
     "actors",
+    "actors_many",
     "scale_single",
     "idle",
     "recovery",
