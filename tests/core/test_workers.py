@@ -140,6 +140,21 @@ def test_failing_starts_are_refused_with_the_last_words(bench: Bench) -> None:
     assert bench.pool.failures == 0
 
 
+def test_failing_starts_refuse_those_for_whom_nobody_comes(bench: Bench) -> None:
+    """Goal: a node that can have no more workers refuses no grant for which one is on its way.
+    Method: five grants; of five starts the last three fail, and so does what replaces them."""
+    for number_ in range(1, 6):
+        bench.want(number_)
+    for start in (3, 4, 5):
+        bench.pool.ended(start, death("no room"))
+    assert [refused for refused, _ in bench.refused] == [5]
+    for start in (6, 7, 8):
+        bench.pool.ended(start, death("no room"))
+    assert [refused for refused, _ in bench.refused] == [5, 4]
+    bench.up(1, 2)
+    assert bench.bound == [(1, 1), (2, 2)]
+
+
 def test_worker_dies(bench: Bench) -> None:
     """Goal: a dead worker is forgotten and said to have held its lease; nothing is
     started for it."""

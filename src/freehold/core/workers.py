@@ -296,8 +296,9 @@ class Workers:
             self.failures += 1
             if self.failures >= FAILED_STARTS:
                 self.failures = 0
-                wanting, self.wanting = list(self.wanting), {}
-                for lease in wanting:
+                coming = sum(each.address is None for each in self.all.values())
+                for lease in list(self.wanting)[coming:]:  # (the others may have better luck)
+                    del self.wanting[lease]
                     self.refused(lease, death)
         self.start_missing(worker.zygote)
         return worker

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ import msgspec
 from freehold.core.membership import DEAD_AFTER
 from freehold.ids import NodeId, ProcessId
 from freehold.roles.head import Head
-from freehold.runtime import places, zygote
+from freehold.runtime import places, sockets, zygote
 from freehold.runtime.journal import SqliteJournal
 from freehold.runtime.transport import Transport
 from freehold.wire.messages import Address, Message, Stop
@@ -106,21 +105,13 @@ def serve(settings: Settings) -> None:
     status = 1
     try:
         zygote.name_process("freehold-head")
-        allow_descriptors()
+        sockets.allow_descriptors()
         HeadDaemon(settings).run()
         status = 0
     except BaseException:
         logging.getLogger("freehold").exception("the head failed")
     finally:
         os._exit(status)
-
-
-def allow_descriptors() -> None:
-    """As many as we may: each worker takes four of its node, and the usual limit is 1024. Workers
-    keep the usual one, for user code that calls select().
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

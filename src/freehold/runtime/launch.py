@@ -21,7 +21,7 @@ import msgspec
 
 from freehold import errors
 from freehold.ids import NodeId
-from freehold.runtime import headd, keeper, noded, places, zygote
+from freehold.runtime import headd, keeper, noded, places, sockets, zygote
 
 
 class Started(msgspec.Struct):
@@ -165,7 +165,7 @@ def main() -> None:
     zygote.name_process("freehold-node")
     # (Not before the zygote is forked: workers' programs set up logging for themselves.)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    headd.allow_descriptors()
+    sockets.allow_descriptors()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     noded.NodeDaemon(settings, link, zygote_pid).run()
 

@@ -18,6 +18,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -66,6 +67,12 @@ UNFINISHED: Final = 0.2  #: seconds that a line may wait for its end
 #: The arena is kept warm beyond what is in use, since cold memory fills at a tenth of the speed: by
 #: as much as was ever in use, within these bounds (an idle cluster shall not hold memory for it).
 WARM_AHEAD: Final = (16 << 20, 256 << 20)
+
+
+#: Descriptors that the daemon has for each worker (two pipes, a stream, a channel), and those kept
+#: for all else: other nodes, programs, spill files. Without any left it could not even say so.
+EACH: Final = 4
+RESERVED: Final = 128
 
 
 class Settings(msgspec.Struct):
@@ -388,6 +395,13 @@ class NodeDaemon:
 
     def start_worker(self, start: int, zygote: bytes = b"") -> None:
         """Have a zygote fork a worker with its output piped to us."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if EACH * (len(self.outputs) + 1) + RESERVED > most:
+            many = f"{most:,} files open, enough for {max(most - RESERVED, 0) // EACH:,} workers"
+            detail = f"the node daemon may have {many} (see `ulimit -Hn` where it was started)"
+            death = Death(0, self.settings.node, detail=detail)
+            self.transport.call_soon(lambda: self.role.worker_ended(start, death))
+            return
         pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
         (out, out_end), (err, err_end) = pipes
         self.outputs[start] = (Output(self, start, out, False), Output(self, start, err, True))

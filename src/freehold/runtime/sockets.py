@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from freehold.core.membership import BEATS
 
@@ -72,3 +74,28 @@ def peer_uid(sock: socket.socket) -> int:
     """The user at the other end of a unix socket."""
     pid_uid_gid = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", pid_uid_gid)[1])
+
+
+T = TypeVar("T")
+
+
+def allow_descriptors() -> bool:
+    """Let this process have as many descriptors as it may. Whether that is more than before.
+
+    The usual limit is 1024, for the sake of programs that call select(). A daemon does this at its
+    start: each worker takes four of its node. Workers and drivers keep the usual one until they
+    need more (``with_descriptors``): they have one for each process that they talk to.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft != hard
+
+
+def with_descriptors(make: Callable[[], T]) -> T:
+    """Make what takes a descriptor. If this process has none left, allow it more and try again."""
+    try:
+        return make()
+    except OSError as error:
+        if error.errno != errno.EMFILE or not allow_descriptors():
+            raise
+    return make()

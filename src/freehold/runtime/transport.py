@@ -286,7 +286,7 @@ class Transport:
     def accept(self, listener: socket.socket) -> None:
         """Someone calls: greet, and give them a while to prove themselves."""
         try:
-            sock, _ = listener.accept()
+            sock, _ = sockets.with_descriptors(listener.accept)
         except OSError:
             return
         if sock.family == socket.AF_UNIX and sockets.peer_uid(sock) != os.getuid():
@@ -319,7 +319,9 @@ class Transport:
         try:
             if to.node in self.fenced:
                 raise ConnectionRefusedError("it was declared dead")
-            sock = connect_unix(self.folder, to.process) if here else sockets.tcp_socket()
+            sock = sockets.with_descriptors(
+                partial(connect_unix, self.folder, to.process) if here else sockets.tcp_socket
+            )
         except OSError:
             self.call_soon(lambda: self.on_lost(to))
             return None

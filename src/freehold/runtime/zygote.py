@@ -25,6 +25,7 @@ import ctypes
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -36,7 +37,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.runtime import devices, places
+from freehold.runtime import devices, places, sockets
 from freehold.store import spill
 from freehold.wire.environments import Furnished
 
@@ -100,6 +101,8 @@ class Zygote:
         self.poller = select.poll()
         self.poller.register(daemon, select.POLLIN)
         self.imported = False
+        self.usual = resource.getrlimit(resource.RLIMIT_NOFILE)  # that of workers, for select()
+        sockets.allow_descriptors()  # we have one for each child
 
     def run(self) -> None:
         """Serve until the daemon is gone."""
@@ -145,16 +148,20 @@ class Zygote:
     def fork(self, start: int, descriptors: list[int], steward: bytes) -> None:
         """Make a worker, or a steward."""
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+            if pid:
+                self.begun(start, pid)
+        except OSError as error:  # no process, or no descriptor, is left
+            os.write(descriptors[1], f"no worker can be forked: {error}\n".encode())
+            self.daemon.send(encode(["ended", start, os.EX_OSERR << 8]))
+            pid = -1
         if pid:
             for descriptor in descriptors:
                 os.close(descriptor)
-            pidfd = os.pidfd_open(pid)
-            self.children[pidfd] = (start, pid)
-            self.poller.register(pidfd, select.POLLIN)
-            self.daemon.send(encode(["started", start, pid]))
             return
         try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.usual)
             die_with_parent(parent)
             self.daemon.close()
             for pidfd in self.children:
@@ -172,6 +179,18 @@ class Zygote:
             traceback.print_exc()  # to the stderr that the report of its death quotes
         finally:
             os._exit(1)
+
+    def begun(self, start: int, pid: int) -> None:
+        """A child is there: hear of its end. Raises OSError, and there is none, if we cannot."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self.children[pidfd] = (start, pid)
+        self.poller.register(pidfd, select.POLLIN)
+        self.daemon.send(encode(["started", start, pid]))
 
     def reap(self, pidfd: int) -> None:
         """A worker has ended: tell the daemon how."""
