@@ -22,6 +22,8 @@ NAMES = (
     "sort",
     "transfer",
     "broadcast",
+    "ablation",
+    "million",
 )
 
 
