@@ -119,9 +119,11 @@ class Objects:
             "the node with a larger object_store_memory or make smaller objects"
         )
 
-    def refuse(self, client: Address, object_id: ObjectId, reason: str) -> None:
+    def refuse(
+        self, client: Address, object_id: ObjectId, reason: str, *, disk: bool = False
+    ) -> None:
         """No room, ever."""
-        self.world.send(client, ObjectCreated(object_id, -1, reason))
+        self.world.send(client, ObjectCreated(object_id, -1, reason, disk))
 
     def on_seal(self, object_id: ObjectId, client: Address) -> None:
         """The bytes are complete."""
@@ -194,7 +196,10 @@ class Objects:
         self.admission.came(stored)
 
     def may_be_had(self, message: FetchObject, client: Address) -> bool:
-        """Whether the object can be brought here, as far as we know; if not, the client is told."""
+        """Whether the object can be brought here, as far as we know; if not, the client is told.
+        An earlier wish, less urgent than this, is none any more.
+        """
+        self.admission.cancel(message.object, client.process)
         stored = self.table.get(message.object)
         if stored is not None:
             return client not in stored.wants  # it wants it sooner now, and cannot have it sooner
@@ -272,7 +277,7 @@ class Objects:
             if not stored.pins:
                 stored.pins = NOT_PINNED
                 self.unused(stored)
-                self.spilling.make_room()
+            self.spilling.make_room()  # (also if the others only hold no share of the arguments)
 
     def unused(self, stored: Stored) -> None:
         """Nobody has it pinned any more."""
@@ -342,12 +347,12 @@ class Objects:
         else:
             self.fail(stored, error)
 
-    def fail(self, stored: Stored, reason: str, full: bool = False) -> None:
+    def fail(self, stored: Stored, reason: str, *, full: bool = False, disk: bool = False) -> None:
         """The object cannot be had here."""
         me = self.world.address.node
         tried = list(stored.tried) if stored.state == PULLING else [me]
         for client in stored.wants:
-            self.world.send(client, ObjectMissing(stored.id, reason, tried, full))
+            self.world.send(client, ObjectMissing(stored.id, reason, tried, full, disk))
         stored.wants = ()
         self.admission.discount_all(stored)
         self.admission.came(stored)
@@ -426,7 +431,7 @@ class Objects:
             self.spilling.written(stored, None if error else slots[index])
             if stored.dying:
                 self.free(stored)
-        self.spilling.batch_over(error)
+        self.spilling.batch_over(error, len(objects))
 
     # ------------------------------------------------------------------ ends
 
