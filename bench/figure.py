@@ -108,7 +108,8 @@ class Figure:
         title: One line for tables.
         metrics: What the programs yield, in the order of printing.
         shared: The program written on the futures API, run literally unchanged on Freehold and on
-            Ray. It is given the name of the module to import.
+            Ray. It is given the name of the module to import. None: the figure is about Freehold
+            alone, or every engine has a program of its own.
         own: Programs of the other engines, each in its engine's own idiom, by engine name.
         limit: Seconds after which one measurement is killed and reported as failed.
         main: Whether it belongs to the run that names no figures, which has 20 minutes for all.
@@ -117,7 +118,7 @@ class Figure:
     name: str
     title: str
     metrics: tuple[Metric, ...]
-    shared: Callable[[str], Samples]
+    shared: Callable[[str], Samples] | None = None
     own: Mapping[str, Callable[[], Samples]] = field(default_factory=dict)
     limit: float = 180.0
     main: bool = False
@@ -125,8 +126,11 @@ class Figure:
     @property
     def engines(self) -> tuple[str, ...]:
         """Names of the engines that have a program here, Freehold first."""
-        return ("freehold", "ray", *self.own)
+        return (*(("freehold", "ray") if self.shared is not None else ()), *self.own)
 
     def samples(self, engine: str) -> Samples:
         """Run the program of `engine`, which must be one of `engines`."""
-        return self.own[engine]() if engine in self.own else self.shared(engine)
+        if engine in self.own:
+            return self.own[engine]()
+        assert self.shared is not None
+        return self.shared(engine)

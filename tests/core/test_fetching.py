@@ -71,7 +71,7 @@ class Bench:
         self.fetching.missing = lambda key, owner, tried: self.asked.append(
             (key, owner, list(tried))
         )
-        self.fetching.full = lambda reason: f"full: {reason}".encode()
+        self.fetching.full = lambda reason, disk: f"full: {reason}".encode()
         self.woken = 0
 
     def wake(self) -> None:

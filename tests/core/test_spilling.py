@@ -81,6 +81,22 @@ def test_a_failed_batch_may_be_tried_again(store: Store, world: World) -> None:
     assert (store.state(X), list(store.objects.spilling.spillable)) == (SEALED, [X])
 
 
+def test_the_rest_of_a_disk_is_used(store: Store, world: World) -> None:
+    """Goal: where a batch does not fit the disk any more, one value may. Method: two values to be
+    written; both do not fit, the first does; then not even one."""
+    store.sealed(X, 4)
+    store.sealed(Y, 4)
+    store.create(Z, 4)
+    assert store.mover.claim() == [("spill", X, Y)]
+    store.objects.spilled([X, Y], [], "disk full")
+    store.spilled(X)
+    assert world.one(ObjectCreated, WRITER).object == Z
+    store.create(object_id("a"), 4)
+    store.spilled(Y, error="disk full")
+    refusal = world.one(ObjectCreated, WRITER)
+    assert (refusal.disk, "disk full" in refusal.reason) == (True, True)
+
+
 class Counted(dict):  # type: ignore[type-arg]
     """A table that counts the walks through it."""
 

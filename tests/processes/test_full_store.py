@@ -68,6 +68,37 @@ def test_one_file_for_many_values(
         fh.shutdown()
 
 
+def test_the_disk_quota_has_a_clear_end(tmp_path: Path) -> None:
+    """Goal: at the quota a program is told which quota, what is in use, where, and what to do; it
+    loses nothing, goes on when it has dropped something, and leaves no file behind.
+
+    Method: values of 8 MiB through a store of 64 MiB with 40 MiB of disk, until one is refused."""
+    folder = tmp_path / "spill"
+    fh.init(
+        num_cpus=1,
+        object_store_memory=STORE,
+        spill_folders=[str(folder)],
+        spill_quota=40 * MIB,
+        log_to_driver=False,
+    )
+    try:
+        refs: list[Any] = []
+        with pytest.raises(fh.errors.OutOfDiskError) as caught:
+            refs.extend(fh.put(np.full(MIB, number)) for number in range(20))
+        text = str(caught.value)
+        assert "spill quota" in text
+        assert "of 41,943,040 bytes are in use" in text
+        assert str(folder) in text
+        assert text.count("raise the spill quota") == 1
+        assert len(refs) >= 10  # 64 MiB and 40 MiB hold seven and four, and one may be in between
+        del refs[-2:]  # room to read the others back in
+        assert [int(fh.get(ref)[-1]) for ref in refs] == list(range(len(refs)))
+        assert int(fh.get(fh.put(np.full(MIB, 99)))[0]) == 99
+    finally:
+        fh.shutdown()
+    assert list(folder.glob("*")) == []
+
+
 @pytest.mark.parametrize("name", ["FREEHOLD_SPILL_FILE_BYTES", "FREEHOLD_PREFETCH"])
 def test_a_switch_that_is_no_switch(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Goal: a value that means nothing is refused by name, before anything is started."""

@@ -118,7 +118,7 @@ def test_quota_is_kept_and_what_was_there_stays(tmp_path: Path) -> None:
 
     with SpillStoreContext(SpillStore([tmp_path], quota_bytes=2 * needed - 1)) as store:
         slots = store.write(batch)
-        with pytest.raises(OutOfDiskError, match=f"{needed} of {2 * needed - 1} bytes"):
+        with pytest.raises(OutOfDiskError, match=f"{needed:,} of {2 * needed - 1:,} bytes"):
             store.write(batch)
         assert (store.bytes_on_disk, len(on_disk(tmp_path))) == (needed, 1)
         for slot in slots:
@@ -174,7 +174,9 @@ def test_full_or_broken_disk_leaves_nothing_behind(
     assert (store.bytes_on_disk, store.files) == (0, 0)
 
 
-def test_folders_take_turns_and_stand_in_for_each_other(tmp_path: Path) -> None:
+def test_folders_take_turns_and_stand_in_for_each_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Goal: two disks share the work; when one fails the other takes all.
 
     Method: two folders; then one of them is taken away."""
@@ -182,6 +184,7 @@ def test_folders_take_turns_and_stand_in_for_each_other(tmp_path: Path) -> None:
     with SpillStoreContext(SpillStore(folders)) as store:
         for _ in range(4):
             store.write(batch_of(10))
+        assert not caplog.records
         assert [len(on_disk(folder)) for folder in folders] == [2, 2]
 
         (inner,) = folders[0].iterdir()
@@ -189,11 +192,27 @@ def test_folders_take_turns_and_stand_in_for_each_other(tmp_path: Path) -> None:
         slots = [store.write(batch_of(10))[0] for _ in range(4)]
         assert len(on_disk(folders[1])) == 6
         assert [len(read(store, slot)) for slot in slots] == [10] * 4
+        (warning,) = caplog.records  # once, not for each file
+        assert f"cannot spill to {inner}" in warning.getMessage()
 
         (inner,) = folders[1].iterdir()
         inner.rename(tmp_path / "gone too")
         with pytest.raises(OutOfDiskError, match=r"No such file.*No such file"):
             store.write(batch_of(10))
+
+
+def test_a_folder_that_cannot_be_made_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: one bad disk of two does not keep a node from spilling; two do. Method: a file stands
+    where the folder should be."""
+    (tmp_path / "file").touch()
+    with SpillStoreContext(SpillStore([tmp_path / "file", tmp_path / "good"])) as store:
+        store.write(batch_of(10))
+        assert len(on_disk(tmp_path / "good")) == 1
+    assert f"cannot spill to {tmp_path / 'file'}: File exists" in caplog.text
+    with pytest.raises(FileExistsError):
+        SpillStore([tmp_path / "file"])
 
 
 def damage(folder: Path, at: int) -> None:

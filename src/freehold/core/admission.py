@@ -101,6 +101,7 @@ class Admission:
         self.expected_bytes = 0
         self.looks_ahead = True
         self.timer: Timer | None = None
+        self.looks_at = 0.0
         self.runs: Callable[[ProcessId], bool] = lambda process: False  # the role's: not blocked
 
     def __len__(self) -> int:
@@ -110,8 +111,6 @@ class Admission:
 
     def ask(self, client: Address, requests: Sequence[FetchObject]) -> None:
         """A process wants these together, now or as soon as it can be."""
-        for request in requests:
-            self.forget(request.object, client.process)  # an earlier wish, less urgent than this
         size = sum(self.room.block(request.size) for request in requests)
         bundle = Bundle(client, requests, size, self.world.now())
         if size > self.room.capacity:
@@ -125,27 +124,25 @@ class Admission:
                 self.waiting.setdefault(key, {})[client.process] = bundle
             self.spilling.make_room()  # (what it waits for may have to be written first)
 
-    def cancel(self, object_id: ObjectId, process: ProcessId) -> None:
-        """It waits no more for the object."""
-        self.forget(object_id, process)
-
     def gone(self, object_id: ObjectId) -> None:
         """The object was freed: whoever waits for it here is told."""
         me = self.world.address.node
         for bundle in list(self.waiting.get(object_id, {}).values()):
-            self.forget(object_id, bundle.client.process)
+            self.cancel(object_id, bundle.client.process)
             self.world.send(bundle.client, ObjectMissing(object_id, "it was freed", [me]))
 
     def process_lost(self, process: ProcessId) -> None:
         """A process is gone: nobody waits for what it waited for, and what it owned goes."""
         for object_id, bundles in list(self.waiting.items()):
-            self.forget(object_id, process)
+            self.cancel(object_id, process)
             wishes = [bundle.requests[object_id] for bundle in bundles.values()]
             if any(wish.owner.process == process for wish in wishes):
                 self.gone(object_id)
 
-    def forget(self, object_id: ObjectId, process: ProcessId) -> None:
-        """One wish less. A bundle of which nothing is left is dropped when its turn comes."""
+    def cancel(self, object_id: ObjectId, process: ProcessId) -> None:
+        """It waits no more for the object. A bundle of which nothing is left is dropped when its
+        turn comes.
+        """
         bundles = self.waiting.get(object_id)
         bundle = bundles.pop(process, None) if bundles is not None else None
         if bundle is not None:
@@ -300,10 +297,15 @@ class Admission:
     def watch(self) -> None:
         """Look again when the share bends, and when the first in line has waited for too long."""
         bundle = self.first()
-        if self.timer is None and bundle is not None and bundle.first_since is not None:
-            bends = bundle.since + BEND
-            late = bundle.first_since + PATIENCE
-            when = min(bends, late) if bends > self.world.now() else late
+        if bundle is None or bundle.first_since is None:
+            return
+        bends, late = bundle.since + BEND, bundle.first_since + PATIENCE
+        when = min(bends, late) if bends > self.world.now() else late
+        if self.timer is not None and when < self.looks_at:
+            self.timer.cancel()  # it was set for one that waited before this
+            self.timer = None
+        if self.timer is None:
+            self.looks_at = when
             self.timer = self.world.call_at(when, self.look)
 
     def look(self) -> None:

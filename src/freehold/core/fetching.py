@@ -76,7 +76,7 @@ class Fetching:
         self.missing: Callable[
             [ObjectId, Address, Sequence[NodeId]], None
         ]  # the role's: ask the owner
-        self.full: Callable[[str], bytes]  # the role's: the shipped form of "no room here"
+        self.full: Callable[[str, bool], bytes]  # the role's: the shipped form of "no room here"
 
     def fetch(
         self, object_id: ObjectId, owner: Address, value: Value, fetcher: Fetcher, priority: int
@@ -156,7 +156,7 @@ class Fetching:
         if local is None or local.offset >= 0:
             return
         if message.full:
-            self.relocated(message.object, Value(FAILED, self.full(message.reason)))
+            self.relocated(message.object, Value(FAILED, self.full(message.reason, message.disk)))
             return
         self.nowhere(message.object, message.tried)
         if local.fetchers:
@@ -424,12 +424,13 @@ class Creation:
     ``reason``.
     """
 
-    __slots__ = ("done", "offset", "reason", "wake")
+    __slots__ = ("disk", "done", "offset", "reason", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.done = False
         self.offset = -1
         self.reason = ""
+        self.disk = False  # refused because nothing more can be spilled
         self.wake = wake
 
 
@@ -457,6 +458,7 @@ class Creating:
                 self.world.send(self.node, AbortObject(message.object))
             return
         creation.offset, creation.reason = message.offset, message.reason
+        creation.disk = message.disk
         creation.done = True
         creation.wake()
 

@@ -30,6 +30,7 @@ from freehold.core.spilling import Spilling
 from freehold.core.stored import (
     COMPLETE,
     CREATING,
+    NOT_PINNED,
     PULLING,
     RESTORING,
     SEALED,
@@ -79,6 +80,9 @@ class Objects:
         self.admission = Admission(world, room, self.spilling, self)
         self.spilling.admit = self.admission.admit
         self.dead: dict[ProcessId, None] = {}  # nothing is kept for these any more
+        # One of each that is named by many objects: a message brings its own, 230 bytes in all.
+        self.owners: dict[ProcessId, Address] = {}
+        self.jobs: dict[JobId, JobId] = {}
 
     # ------------------------------------------------------------------ create and seal
 
@@ -96,8 +100,8 @@ class Objects:
         if message.size > self.room.capacity:
             self.refuse(client, message.object, self.too_large(message.size))
             return
-        stored = Stored(message.object, message.size, message.owner, CREATING)
-        stored.job = message.job
+        stored = Stored(message.object, message.size, self.same(message.owner), CREATING)
+        stored.job = self.jobs.setdefault(message.job, message.job)
         stored.primary = True
         stored.creator = client
         self.table[message.object] = stored
@@ -115,9 +119,11 @@ class Objects:
             "the node with a larger object_store_memory or make smaller objects"
         )
 
-    def refuse(self, client: Address, object_id: ObjectId, reason: str) -> None:
+    def refuse(
+        self, client: Address, object_id: ObjectId, reason: str, *, disk: bool = False
+    ) -> None:
         """No room, ever."""
-        self.world.send(client, ObjectCreated(object_id, -1, reason))
+        self.world.send(client, ObjectCreated(object_id, -1, reason, disk))
 
     def on_seal(self, object_id: ObjectId, client: Address) -> None:
         """The bytes are complete."""
@@ -138,7 +144,7 @@ class Objects:
     def settle(self, stored: Stored) -> None:
         """The bytes are in the arena and complete: serve those who wait."""
         stored.state = SEALED
-        wants, stored.wants = stored.wants, []
+        wants, stored.wants = stored.wants, ()
         for client in wants:
             self.hand(stored, client)
         if stored.dying:
@@ -190,7 +196,10 @@ class Objects:
         self.admission.came(stored)
 
     def may_be_had(self, message: FetchObject, client: Address) -> bool:
-        """Whether the object can be brought here, as far as we know; if not, the client is told."""
+        """Whether the object can be brought here, as far as we know; if not, the client is told.
+        An earlier wish, less urgent than this, is none any more.
+        """
+        self.admission.cancel(message.object, client.process)
         stored = self.table.get(message.object)
         if stored is not None:
             return client not in stored.wants  # it wants it sooner now, and cannot have it sooner
@@ -218,25 +227,30 @@ class Objects:
             sources = self.sources(message)
             stored = self.new_copy(message.object, message.size, message.owner, sources)
             here = len(sources) < len(message.nodes)
-            stored.tried = [self.world.address.node] if here else []
-            stored.wants.append(client)
+            stored.tried = (self.world.address.node,) if here else ()
+            stored.wants = (client,)
             self.spilling.bring(stored, self.begin_pull)
         elif stored.state in (SEALED, SPILLING):
             self.hand(stored, client)
         else:
-            stored.wants.append(client)
+            stored.wants = (*stored.wants, client)
             if stored.state == SPILLED:
                 stored.state = RESTORING
                 self.spilling.bring(stored, self.begin_restore)
 
     def new_copy(
-        self, object_id: ObjectId, size: int, owner: Address, sources: list[Address]
+        self, object_id: ObjectId, size: int, owner: Address, sources: Sequence[Address]
     ) -> Stored:
         """Begin to bring an object here."""
-        stored = self.table[object_id] = Stored(object_id, size, owner, PULLING)
-        stored.sources = sources
-        stored.left = list(sources)
+        stored = self.table[object_id] = Stored(object_id, size, self.same(owner), PULLING)
+        stored.sources = stored.left = tuple(sources)
         return stored
+
+    def same(self, owner: Address) -> Address:
+        """The one copy of an owner's address."""
+        if owner.process in self.dead:
+            return owner
+        return self.owners.setdefault(owner.process, owner)
 
     def hand(self, stored: Stored, client: Address) -> None:
         """Pin for the client and tell it where the bytes are."""
@@ -247,6 +261,8 @@ class Objects:
         """The object may not move."""
         self.admission.came(stored)
         self.spilling.wake(stored)
+        if not stored.pins:
+            stored.pins = {}
         stored.pins[client] = stored.pins.get(client, 0) + 1
 
     def unpin(self, object_id: ObjectId, client: ProcessId) -> None:
@@ -259,8 +275,9 @@ class Objects:
             del stored.pins[client]
             self.admission.discount(stored, client)
             if not stored.pins:
+                stored.pins = NOT_PINNED
                 self.unused(stored)
-                self.spilling.make_room()
+            self.spilling.make_room()  # (also if the others only hold no share of the arguments)
 
     def unused(self, stored: Stored) -> None:
         """Nobody has it pinned any more."""
@@ -274,7 +291,7 @@ class Objects:
         self.admission.cancel(object_id, client.process)
         stored = self.table.get(object_id)
         if stored is not None and client in stored.wants:
-            stored.wants.remove(client)
+            stored.wants = tuple(other for other in stored.wants if other != client)
             self.admission.discount(stored, client.process)
         self.spilling.make_room()  # it may have stood before others
 
@@ -295,15 +312,16 @@ class Objects:
 
     def begin_pull(self, stored: Stored) -> None:
         """There is room for a copy: try the next source."""
-        source = stored.left.pop(0)
+        source, *left = stored.left
+        stored.left = tuple(left)
         if source.node not in stored.tried:
-            stored.tried.append(source.node)
+            stored.tried = (*stored.tried, source.node)
         self.mover.pull(stored.id, source, stored.offset, stored.size)
 
     def pull_again(self, stored: Stored) -> None:
         """After a pause: all sources once more, if anyone still waits."""
         if stored.wanted() and not stored.dying:
-            stored.left = list(stored.sources)
+            stored.left = stored.sources
             self.begin_pull(stored)
         else:
             self.fail(stored, "nobody waits for it")
@@ -316,6 +334,7 @@ class Objects:
         if not error:
             if stored.giver is None:
                 self.world.send(stored.owner, ObjectAt(object_id, self.world.address, True))
+            stored.sources = stored.left = stored.tried = ()
             self.settle(stored)
             self.taken(stored)
             self.spilling.make_room()
@@ -330,13 +349,13 @@ class Objects:
         else:
             self.fail(stored, error)
 
-    def fail(self, stored: Stored, reason: str, full: bool = False) -> None:
+    def fail(self, stored: Stored, reason: str, *, full: bool = False, disk: bool = False) -> None:
         """The object cannot be had here."""
         me = self.world.address.node
-        tried = stored.tried if stored.state == PULLING else [me]
+        tried = list(stored.tried) if stored.state == PULLING else [me]
         for client in stored.wants:
-            self.world.send(client, ObjectMissing(stored.id, reason, tried, full))
-        stored.wants = []
+            self.world.send(client, ObjectMissing(stored.id, reason, tried, full, disk))
+        stored.wants = ()
         self.admission.discount_all(stored)
         self.admission.came(stored)
         self.not_taken(stored, reason)
@@ -419,7 +438,7 @@ class Objects:
             self.spilling.written(stored, None if error else slots[index])
             if stored.dying:
                 self.free(stored)
-        self.spilling.batch_over(error)
+        self.spilling.batch_over(error, len(objects))
 
     # ------------------------------------------------------------------ ends
 
@@ -483,9 +502,12 @@ class Objects:
         self.dead[process] = None
         if len(self.dead) > DEAD_KEPT:
             del self.dead[next(iter(self.dead))]
+        self.owners.pop(process, None)
         self.admission.process_lost(process)
         for stored in list(self.table.values()):
-            stored.wants = [client for client in stored.wants if client.process != process]
+            if stored.wants:
+                wants = (client for client in stored.wants if client.process != process)
+                stored.wants = tuple(wants)
             unpinned = stored.pins.pop(process, None)
             self.admission.discount(stored, process)
             made_it = stored.creator is not None and stored.creator.process == process
@@ -506,4 +528,5 @@ class Objects:
             if stored.job == job:
                 self.admission.gone(stored.id)
                 self.free(stored)
+        self.jobs.pop(job, None)
         self.spilling.make_room()

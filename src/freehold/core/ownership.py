@@ -59,6 +59,12 @@ from freehold.wire.messages import (
 PATIENCE: Final = 2.0
 
 
+#: Shared by all values that are in no store, or have no references in them: a program may own
+#: millions, and two empty lists are 112 bytes. Nobody changes them.
+NOWHERE: Final[list[Address]] = []
+NOTHING: Final[list[Reference]] = []
+
+
 class Ownership:
     """The table and the counting."""
 
@@ -184,6 +190,10 @@ class Ownership:
 
     def resolve(self, entry: Entry, value: Value) -> None:
         """The value is known (and the references in it are accepted and pinned by the caller)."""
+        if value.kind != STORED:
+            value.nodes = NOWHERE
+            if not value.contains:
+                value.contains = NOTHING
         entry.value = value
         waiters, entry.waiters = entry.waiters, None
         if entry.watchers:

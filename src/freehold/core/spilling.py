@@ -68,10 +68,12 @@ class Table(Protocol):
     def not_expected(self, stored: Stored) -> None:
         """It was brought ahead of a task, and is not in the arena any more."""
 
-    def fail(self, stored: Stored, reason: str, full: bool = False) -> None:
+    def fail(self, stored: Stored, reason: str, *, full: bool = False, disk: bool = False) -> None:
         """It cannot be had here: tell who waits for it."""
 
-    def refuse(self, client: Address, object_id: ObjectId, reason: str) -> None:
+    def refuse(
+        self, client: Address, object_id: ObjectId, reason: str, *, disk: bool = False
+    ) -> None:
         """No room for a new object, ever."""
 
 
@@ -98,6 +100,7 @@ class Spilling:
         self.creators: deque[Need] = deque()
         self.promised = 0  # bytes of the first
         self.fuse_bytes = FUSE_BYTES
+        self.one_by_one = False  # the last batch could not be written: less may still fit
         self.droppable: dict[ObjectId, Stored] = {}
         self.spillable: dict[ObjectId, Stored] = {}
         self.expected: dict[ObjectId, Stored] = {}  # droppable, and soon to be read
@@ -192,7 +195,7 @@ class Spilling:
             pass
         elif self.error:
             reason, self.error = self.error, ""
-            self.refuse_first(f"the store is full and spilling failed: {reason}")
+            self.refuse_first(f"the store is full, and {reason}", disk=True)
         elif self.writing or self.spill_some(stored.size):
             return False
         elif not self.evict_one(self.expected):
@@ -241,7 +244,7 @@ class Spilling:
         for stored in self.spillable.values():
             batch.append(stored)
             total += stored.size
-            if total >= max(wanted, self.fuse_bytes):
+            if total >= (0 if self.one_by_one else max(wanted, self.fuse_bytes)):
                 break
         if not batch:
             return False
@@ -269,9 +272,13 @@ class Spilling:
         elif not stored.pins:
             self.rest(stored)
 
-    def batch_over(self, error: str) -> None:
-        """All of a batch has been dealt with. If it could not be written, who waits is told why."""
-        if self.first() is not None:
+    def batch_over(self, error: str, count: int) -> None:
+        """All of a batch has been dealt with. If it could not be written, the values are tried one
+        by one: what is left of a disk or a quota may be less than a batch. If one could not, who
+        waits is told why.
+        """
+        self.one_by_one = bool(error)
+        if self.first() is not None and count == 1:
             self.error = error
         self.make_room()
 
@@ -298,14 +305,14 @@ class Spilling:
         self.refuse_first(self.why_full(need.stored.size))
         self.make_room()
 
-    def refuse_first(self, reason: str) -> None:
+    def refuse_first(self, reason: str, *, disk: bool = False) -> None:
         """Whoever has waited longest gets no room."""
         stored = self.pop().stored
         if stored.state == CREATING and stored.creator is not None:
-            self.objects.refuse(stored.creator, stored.id, reason)
+            self.objects.refuse(stored.creator, stored.id, reason, disk=disk)
             self.objects.drop(stored)
         else:
-            self.objects.fail(stored, reason, full=True)
+            self.objects.fail(stored, reason, full=True, disk=disk)
 
     def why_full(self, size: int) -> str:
         """What holds the store."""

@@ -54,8 +54,13 @@ class Mover(Protocol):
         """A spilled object is no longer needed on disk."""
 
 
+#: Of all that nobody has pinned. Never changed: there may be a million objects, and an empty
+#: dictionary takes 64 bytes.
+NOT_PINNED: Final[dict[ProcessId, int]] = {}
+
+
 class Stored:
-    """One object in this store."""
+    """One object in this store. What few objects have at any time, none has room for before."""
 
     __slots__ = (
         "creator",
@@ -89,12 +94,12 @@ class Stored:
         self.primary = False
         self.offset = -1
         self.slot: Any = None
-        self.pins: dict[ProcessId, int] = {}
+        self.pins = NOT_PINNED
         self.readers: set[ProcessId] | None = None  # of them, those that have it as an argument
-        self.wants: list[Address] = []
-        self.sources: list[Address] = []
-        self.left: list[Address] = []  # sources not asked yet in this round
-        self.tried: list[NodeId] = []
+        self.wants: tuple[Address, ...] = ()
+        self.sources: tuple[Address, ...] = ()
+        self.left: tuple[Address, ...] = ()  # sources not asked yet in this round
+        self.tried: tuple[NodeId, ...] = ()
         self.rounds = 0  # how often every source has failed
         self.creator: Address | None = None
         self.giver: Address | None = None  # a node that is drained and waits for us to take it over

@@ -110,7 +110,7 @@ class Errors(ActorErrors, Protocol):
     def handover_lost(self, giver: ProcessId) -> bytes:
         """The process that handed a reference over died before its owner had counted it."""
 
-    def store_full(self, reason: str) -> bytes:
+    def store_full(self, reason: str, disk: bool) -> bytes:
         """There is no room in this node's store."""
 
     def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:

@@ -118,7 +118,9 @@ class ByteMover:
                 slots = self.spill_store.write(
                     [(key, self.arena.write_view(offset, size)) for key, offset, size in batch]
                 )
-            except (FreeholdError, OSError) as problem:
+            except FreeholdError as problem:
+                error = problem.message
+            except OSError as problem:
                 error = str(problem)
             names = [key for key, _, _ in batch]
             self.transport.call_soon(lambda: self.objects.spilled(names, slots, error))

@@ -345,7 +345,7 @@ class Process:
                 self.role.seal(object_id)
                 self.transport.flush()
         elif creation.reason != "exists":
-            return Value(FAILED, SystemErrors().store_full(creation.reason))
+            return Value(FAILED, SystemErrors().store_full(creation.reason, creation.disk))
         return Value(STORED, b"", packed.size, [self.node], contains)
 
     # ------------------------------------------------------------------ get and wait

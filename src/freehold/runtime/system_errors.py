@@ -76,9 +76,10 @@ class SystemErrors(ActorErrors):
             )
         )
 
-    def store_full(self, reason: str) -> bytes:
-        """There is no room in this node's store."""
-        return ship(errors.ObjectStoreFullError(reason))
+    def store_full(self, reason: str, disk: bool) -> bytes:
+        """There is no room in this node's store, or none on disk for what would make some."""
+        kind = errors.OutOfDiskError if disk else errors.ObjectStoreFullError
+        return ship(kind(reason))
 
     def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:
         """The process that owned the value is gone, and why it does not come back."""

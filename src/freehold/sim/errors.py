@@ -79,7 +79,7 @@ class ShippedErrors:
     def handover_lost(self, giver: ProcessId) -> bytes:
         return dump("handover_lost", giver.hex())
 
-    def store_full(self, reason: str) -> bytes:
+    def store_full(self, reason: str, disk: bool) -> bytes:
         return dump("store_full", reason)
 
     def owner_died(self, object_id: ObjectId, owner: Address, why: str) -> bytes:

@@ -90,9 +90,9 @@ MUTANTS: Final = (
     ),
     Mutant("pins are never returned", Fetching, "release", ANYWHERE, 0, bugs.keeps_pins),
     Mutant(
-        "late pins are kept", Fetching, "on_ready", ("calm", "cancel"), 15, bugs.nobody_pinned_it
+        "late pins are kept", Fetching, "on_ready", ("calm", "cancel"), 2, bugs.nobody_pinned_it
     ),
-    Mutant("pinned values are freed", Objects, "free", ("pressure",), 47, bugs.frees_pinned),
+    Mutant("pinned values are freed", Objects, "free", ("pressure",), 248, bugs.frees_pinned),
     Mutant("the dying live on", Objects, "unused", ANYWHERE, 0, bugs.dying_is_forgotten),
     Mutant("new copies are not told", Objects, "pulled", ("nodes", "calm"), 2, bugs.silent_pull),
     Mutant("values outlive owners", Objects, "process_lost", ("crash",), 6, bugs.keeps_of_the_dead),

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import struct
 import threading
@@ -39,6 +40,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from freehold.errors import OutOfDiskError
+
+log = logging.getLogger("freehold")
 
 _HEADER: Final = struct.Struct("<8sHxxIQ")  # magic, key length, checksum, length: 24 bytes
 _MAGIC: Final = b"FHSPILL1"
@@ -69,6 +72,15 @@ class SpillSlot(NamedTuple):
     key: bytes
 
 
+class _Folder:
+    __slots__ = ("failed", "lock", "path")
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.lock = lock
+        self.failed = False  # the last write there did: it is tried when no other can take it
+
+
 class _File:
     __slots__ = ("live", "path", "size")
 
@@ -82,13 +94,14 @@ class SpillStore:
     """Spill files in one or several folders, taken in turn.
 
     Args:
-        folders: existing or to be made (mode 0700). Use one per disk.
+        folders: existing or to be made (mode 0700). Use one per disk. One that cannot be used is
+            left out with a warning, now or when it fails; as long as the others take what there is.
         quota_bytes: how much all files together may take; None for as much as the disks hold.
         checksum: whether to guard each object's bytes by a CRC-32.
 
     Raises:
         ValueError: no folder given, or a negative quota.
-        OSError: a folder cannot be made or written.
+        OSError: no folder can be made or written.
     """
 
     def __init__(
@@ -108,12 +121,16 @@ class SpillStore:
         self._bytes = 0
         self._next = 0
         self._closed = False
-        self._folders: list[Path] = []
-        self._folder_locks: list[int] = []
+        self._folders: list[_Folder] = []
+        failures = []
         for folder in folders:
-            path, lock = _claim(Path(folder))
-            self._folders.append(path)
-            self._folder_locks.append(lock)
+            try:
+                self._folders.append(_Folder(*_claim(Path(folder))))
+            except OSError as error:
+                failures.append(error)
+                log.warning("cannot spill to %s: %s", folder, error.strerror or error)
+        if not self._folders:
+            raise failures[0]
 
     @property
     def bytes_on_disk(self) -> int:
@@ -230,9 +247,9 @@ class SpillStore:
             self._closed = True
             self._files.clear()
             self._bytes = 0
-        for folder, lock in zip(self._folders, self._folder_locks, strict=True):
-            _remove_folder(folder)
-            os.close(lock)
+        for folder in self._folders:
+            _remove_folder(folder.path)
+            os.close(folder.lock)
 
     def _reserve(self, size: int) -> int:
         """Take ``size`` bytes of the quota and a file number."""
@@ -241,8 +258,9 @@ class SpillStore:
                 raise ValueError("the spill store is closed")
             if self.quota_bytes is not None and self._bytes + size > self.quota_bytes:
                 raise OutOfDiskError(
-                    f"spilling {size} bytes would exceed the spill quota: {self._bytes} of "
-                    f"{self.quota_bytes} bytes are in use in {', '.join(map(str, self._folders))}"
+                    f"spilling {size:,} bytes would exceed the spill quota: {self._bytes:,} of "
+                    f"{self.quota_bytes:,} bytes are in use in "
+                    f"{', '.join(str(folder.path) for folder in self._folders)}"
                 )
             self._bytes += size
             self._next += 1
@@ -256,16 +274,21 @@ class SpillStore:
     def _write_somewhere(self, number: int, batch: Sequence[tuple[bytes, memoryview]]) -> Path:
         """Write into the folder whose turn it is, or into the next that works; return the path."""
         failures = []
-        for turn in range(len(self._folders)):
-            folder = self._folders[(number + turn) % len(self._folders)]
-            path = folder / str(number)
+        turn = number % len(self._folders)
+        folders = self._folders[turn:] + self._folders[:turn]
+        for folder in sorted(folders, key=lambda folder: folder.failed):  # those that work first
+            path = folder.path / str(number)
             try:
                 _write_file(path, _pieces(batch, self._checksum))
             except OSError as error:
-                failures.append(f"{folder}: {error.strerror or error}")
+                failures.append(f"{folder.path}: {error.strerror or error}")
+                if not folder.failed:
+                    log.warning("cannot spill to %s; left out until it can be", failures[-1])
+                folder.failed = True
             else:
+                folder.failed = False
                 return path
-        raise OutOfDiskError(f"cannot spill to disk: {'; '.join(failures)}")
+        raise OutOfDiskError(f"nothing more can be spilled to disk: {'; '.join(failures)}")
 
     @contextlib.contextmanager
     def _opened(self, slot: SpillSlot) -> Iterator[int]:

@@ -34,12 +34,15 @@ class ObjectReady(Record, tag=38):
 
 
 class ObjectMissing(Record, tag=39):
-    """Node: none of the named nodes has it (any more), or there is no room for it here."""
+    """Node: none of the named nodes has it (any more), or there is no room for it here: the store
+    is full (``full``), perhaps because nothing more can be spilled (``disk``).
+    """
 
     object: ObjectId
     reason: str
     tried: list[NodeId] = []
     full: bool = False
+    disk: bool = False
 
 
 class UnpinObject(Record, tag=40):

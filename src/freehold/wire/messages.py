@@ -348,6 +348,7 @@ class ObjectCreated(Record, tag=34):
     object: ObjectId
     offset: int
     reason: str = ""
+    disk: bool = False  #: because nothing more can be spilled
 
 
 class SealObject(Record, tag=35):
