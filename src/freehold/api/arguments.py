@@ -20,8 +20,6 @@ from freehold.runtime.worker import Slot
 from freehold.wire import serial
 from freehold.wire.messages import Reference
 
-NO_ARGUMENTS: Final = serial.serialize(((), {})).to_bytes()
-
 
 class Packed(NamedTuple):
     """Arguments ready to go. ``deps``: the references behind the slots; ``borrowed``: those
@@ -34,7 +32,7 @@ class Packed(NamedTuple):
     held: Sequence[ObjectRef[Any]] = ()
 
 
-NOTHING: Final = Packed(NO_ARGUMENTS)
+NOTHING: Final = Packed(serial.NO_ARGUMENTS)
 
 
 def pack(process: Process, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:

@@ -11,7 +11,6 @@ travels takes its packages along instead of the names of folders, which mean not
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,6 +84,8 @@ def checked(given: object) -> dict[str, Any]:
         raise TypeError(f"runtime_env must be a dict, not {given!r}")
     for key in given:
         if key not in KEYS:
+            import difflib  # (for mistakes only)
+
             near = difflib.get_close_matches(str(key), KEYS, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ";"
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -148,6 +147,8 @@ def known(given: Iterable[str], names: Sequence[str]) -> None:
         if name not in names:
             if name in INSTEAD:
                 raise ValueError(f"there is no option {name!r}: {INSTEAD[name]}")
+            import difflib  # (for mistakes only)
+
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
             raise ValueError(f"unknown option {name!r}{hint} Options are: {', '.join(names)}")

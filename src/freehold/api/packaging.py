@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import stat
-import zipfile
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -92,6 +91,8 @@ def pack_file(process: Process, file: Path) -> Package:
 
 def pack_archive(process: Process, archive: Path, *, wheel: bool = False) -> Package:
     """A zip file as it is. Raises ValueError for what is none, or holds too much."""
+    import zipfile  # (0.3 MiB in each daemon, and seldom used)
+
     try:
         with zipfile.ZipFile(archive) as file:
             total = sum(info.file_size for info in file.infolist())
@@ -121,6 +122,8 @@ def pack_module(process: Process, module: ModuleType, excludes: Sequence[str]) -
 
 def write(process: Process, entries: list[tuple[str, Path]]) -> Path:
     """A zip file of these entries, beside the node's packages."""
+    import zipfile  # (0.3 MiB in each daemon, and seldom used)
+
     path = folder_of(process) / f"{os.urandom(8).hex()}.new.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, file in sorted(entries):

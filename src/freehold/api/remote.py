@@ -209,7 +209,7 @@ class RemoteFunction(Generic[P, R]):
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
         options = self._options
         context = process.context()
-        borrowed = [*packed.borrowed, *function.captured]
+        borrowed = [*packed.borrowed, *function.captured] if function.captured else packed.borrowed
         task = self._task_type(
             context.names.next_task(
                 function.fingerprint, packed.blob, [ref.object for ref in (*packed.deps, *borrowed)]

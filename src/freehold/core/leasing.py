@@ -165,6 +165,7 @@ class Leasing(Placing):
         self.node = node
         self.job = job
         self.shapes: dict[object, Shape] = {}
+        self.recent: Shape | None = None  # of the last task that preferred no node
         self.leases: dict[LeaseId, Lease] = {}
         self.asked: dict[LeaseId, Shape] = {}
         self.by_worker: dict[ProcessId, dict[LeaseId, Lease]] = {}
@@ -209,11 +210,22 @@ class Leasing(Placing):
     def shape_of(self, task: Task) -> Shape:
         """The task's scheduling class."""
         resources, target = task.resources, task.target
+        recent = self.recent  # (most tasks are calls of the same function as the one before)
+        if (
+            recent is not None
+            and target is None
+            and recent.resources is resources
+            and recent.environment == task.environment
+            and recent.placement is task.placement
+        ):
+            return recent
         place = target.process if target is not None else b""
         key = (tuple(resources.items()), place, task.environment, task.placement)
         shape = self.shapes.get(key)
         if shape is None:
             shape = self.shapes[key] = Shape(resources, target, task.environment, task.placement)
+        if target is None:
+            self.recent = shape
         return shape
 
     def room_for(self, task: Task, shape: Shape) -> Lease | None:
@@ -246,7 +258,7 @@ class Leasing(Placing):
         """Send the task, unless it has just failed for want of an argument; note what lies at the
         worker.
         """
-        if not self.submission.still_ready(task):
+        if task.deps and not self.submission.still_ready(task):
             return
         if not lease.tasks:
             lease.shape.idle.pop(lease.id, None)
@@ -314,6 +326,7 @@ class Leasing(Placing):
                     oldest = min(oldest or lease.idle_since, lease.idle_since)
             if not (shape.leases or shape.requests or shape.queue):
                 del self.shapes[key]
+                self.recent = None
         if oldest is not None:
             self.sweeper = self.world.call_at(oldest + HOLD, self.sweep)
 

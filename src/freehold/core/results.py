@@ -40,7 +40,11 @@ class Results:
         it.
         """
         old = entry.value
-        if old is not None and (value.kind == FAILED or not self.stale(old)):
+        if old is None and not value.contains:  # as usual
+            self.ownership.resolve(entry, value)
+            if not entry.handles and not entry.pins:
+                self.ownership.collect(entry)
+        elif old is not None and (value.kind == FAILED or not self.stale(old)):
             known = [node.process for node in old.nodes]
             spare = [node for node in value.nodes if node.process not in known]
             self.unwanted(entry.object, value, giver, spare)

@@ -253,7 +253,10 @@ class Submission(Results):
             ownership.pin(ref.object)
         if origin is not None and origin.claims:
             self.submitted(task)
-        self.await_values(task)
+        if task.deps:
+            self.await_values(task)
+        else:
+            self.arguments_ready(task)
 
     def await_values(self, task: Task) -> None:
         """Wait for those arguments whose values are not there yet, or not any more."""
@@ -273,8 +276,14 @@ class Submission(Results):
         """All values have been known; any may be lost again by now. A failed argument fails the
         task, under the argument's own error.
         """
-        if task.state is DONE or not self.still_ready(task):
+        if task.state is DONE or (task.deps and not self.still_ready(task)):
             return
+        if task.deps:
+            self.choose_target(task)
+        (task.placing or self.placing).enqueue(task)
+
+    def choose_target(self, task: Task) -> None:
+        """The node that holds most of the stored arguments is asked first for a worker."""
         here: dict[ProcessId, int] = {}
         best = 0
         for ref in task.deps:
@@ -285,7 +294,6 @@ class Submission(Results):
                     here[node.process] = here.get(node.process, 0) + value.size
                     if here[node.process] > best:
                         best, task.target = here[node.process], node
-        (task.placing or self.placing).enqueue(task)
 
     # ------------------------------------------------------------------ push
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-import zipfile
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -70,6 +69,8 @@ class EnvironmentMaker:
 
     def unpack(self, key: bytes, package: Package) -> None:
         """Unpack an archive into a folder of its own."""
+        import zipfile  # (0.3 MiB in each daemon, and seldom used)
+
         archive = self.folder / f"{key.hex()}.zip"
         target = self.folder / key.hex()
 
@@ -191,6 +192,8 @@ def unpack(archive: Path, target: Path, *, wheel: bool) -> int:
 
     What a wheel wants to have among the packages, but not beside its own, is brought there.
     """
+    import zipfile  # (0.3 MiB in each daemon, and seldom used)
+
     new = target.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)

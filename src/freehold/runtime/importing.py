@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import os
 import site
@@ -199,8 +198,10 @@ def _installed(file: Path) -> bool:
 
 def _version(name: str, file: Path) -> str:
     """That it is installed there, and in which version."""
+    from importlib import metadata  # (it brings the whole of email, 1 MiB)
+
     top = name.partition(".")[0]
-    for distribution in importlib.metadata.packages_distributions().get(top, [])[:1]:
-        version = importlib.metadata.version(distribution)
+    for distribution in metadata.packages_distributions().get(top, [])[:1]:
+        version = metadata.version(distribution)
         return f"it is installed there ({distribution}=={version}), which is not sent"
     return f"it is installed there ({file}), which is not sent"

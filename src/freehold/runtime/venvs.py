@@ -26,7 +26,6 @@ import site
 import subprocess
 import sys
 import time
-import venv
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,6 +178,8 @@ def make(
     """Make an environment where there is none, or half of one. The installer holds the lock too: it
     may outlive us.
     """
+    import venv  # (a thread of one node in many comes here)
+
     shutil.rmtree(path, ignore_errors=True)
     venv.EnvBuilder(symlinks=True).create(path)
     (packages,) = path.glob("lib/python*/site-packages")

@@ -255,6 +255,8 @@ class Worker(Process):
     def results(self, run: Run, value: Any, function: Callable[..., Any]) -> list[Value]:
         """What a run has returned, brought to where it will be read."""
         message = run.message
+        if message.num_returns == 1:
+            return [self.result(return_id(message.task, 0), value, run)]
         return [
             self.result(return_id(message.task, index), item, run)
             for index, item in enumerate(split(value, message.num_returns, function))
@@ -321,6 +323,8 @@ class Worker(Process):
         else:
             self.host = Host(self, run)
             function = partial(self.host.construct, self.define(message, inner))
+        if message.args == serial.NO_ARGUMENTS:
+            return function, (), {}
         args, kwargs = serial.deserialize(message.args, inner)
         if message.deps:
             values = self.arguments(run)

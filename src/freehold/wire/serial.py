@@ -206,6 +206,10 @@ def plain_blob(value: Any) -> bytes:
     return _pack_header(MAGIC, PICKLED, 0, len(pickled)) + pickled
 
 
+#: The arguments of a call that has none. Whoever reads these very bytes knows what they are.
+NO_ARGUMENTS: Final = plain_blob(((), {}))
+
+
 def _pickle(
     value: Any,
     refs: list[Any],
