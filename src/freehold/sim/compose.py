@@ -509,6 +509,24 @@ class Programs:
                 contains = tuple(self.some(body.names, 1))
                 times = chance.choice((1, 1, 2, 3, 8, 30))
                 body.ops.append(Yield(at, self.size(), contains, times))
+            case "close":
+                if body.streams:
+                    stream = body.streams.pop(chance.randrange(len(body.streams)))
+                    body.ops.append(Close(at, stream))
+            case "kill":
+                if body.actors:
+                    actor = chance.choice(body.actors)
+                    body.ops.append(Kill(at, actor, chance.random() < 0.5))
+            case "enroll" | "toil" | "group" | "ready" | "remove":
+                self.further(kind, at, body)
+            case _:
+                if body.names:
+                    body.ops.append(self.with_names(kind, at, body))
+
+    def further(self, kind: str, at: int, body: Body) -> None:
+        """An operation on a name, on a placement group, or one that takes long."""
+        chance = self.chance
+        match kind:
             case "enroll":
                 if body.main and self.tasks:
                     body.ops.append(self.enroll(at))
@@ -532,17 +550,6 @@ class Programs:
                     group = chance.choice(list(body.groups))
                     del body.groups[group]
                     body.ops.append(Remove(at, group))
-            case "close":
-                if body.streams:
-                    stream = body.streams.pop(chance.randrange(len(body.streams)))
-                    body.ops.append(Close(at, stream))
-            case "kill":
-                if body.actors:
-                    actor = chance.choice(body.actors)
-                    body.ops.append(Kill(at, actor, chance.random() < 0.5))
-            case _:
-                if body.names:
-                    body.ops.append(self.with_names(kind, at, body))
 
     def with_names(self, kind: str, at: int, body: Body) -> Op:
         """An operation on names, of which there is at least one."""
