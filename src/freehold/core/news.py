@@ -2,11 +2,11 @@
 
 At the head. Every node wants to know what every other has free, and may say so ten times a second:
 with n nodes that would be 10 n² messages a second, more than a process can send from 80 nodes on.
-So news are gathered and go out to all nodes in *rounds*, one message a node, and in the long run no
-oftener than once in ``SECONDS_PER_NODE`` for each node. Nodes report as often in a large cluster, every
-``REPORT_SECONDS`` in one of up to 100 nodes. So the head sends and hears no more than 1,000 of
-these a second, however large the cluster. Of a node's reports the last one counts. Reports are
-encoded once for all nodes.
+So news are gathered and go out to all nodes in *rounds*, one message a node, and in the long run
+no oftener than once in ``SECONDS_PER_NODE`` for each node. Nodes report as often in a large
+cluster, every ``REPORT_SECONDS`` in one of up to 100 nodes. So the head sends and hears no more
+than 1,000 of these a second, however large the cluster. Of a node's reports the last one counts.
+Reports are encoded once for all nodes.
 
 The price is age: with 1,000 nodes, what is known of others may be 2 s old. It serves only to
 choose where a request goes; who is asked in vain sends it on (``scheduling``).
@@ -35,9 +35,9 @@ REPORT_SECONDS: Final = 0.1
 #: that all have news each is 45 KB, which takes 3 us to frame and 0.5 ms to take apart, besides
 #: what the kernel takes (docs/scale.md).
 SECONDS_PER_NODE: Final = 0.001
-#: For how long news need not wait, after a quiet time: in a small cluster they are told at once. (In
-#: one of 10 nodes, 10 ms between any two rounds had requests leave for nodes that had just become
-#: full: 31 % of tasks ran where their argument lay, not 71 %; docs/scale.md.)
+#: For how long news need not wait, after a quiet time: in a small cluster they are told at once.
+#: (In one of 10 nodes, 10 ms between any two rounds had requests leave for nodes that had just
+#: become full: 31 % of tasks ran where their argument lay, not 71 %.)
 CREDIT_SECONDS: Final = REPORT_SECONDS
 
 
