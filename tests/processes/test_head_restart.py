@@ -56,10 +56,13 @@ def the_head(home: Path) -> int:
 
 
 def kill_all(home: Path) -> None:
-    """What a power failure does to a machine. Nodes first: one would start its head again."""
+    """What a power failure does to a machine: nobody there sees another's end. Nodes first: one
+    would start its head again.
+    """
     killed = named(home, "freehold-node") + named(home, "freehold-head")
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+    for how in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in killed:
+            os.kill(pid, how)
     # (A process on its way out has lost its environment, by which it is found, before its end.)
     until(lambda: not any(places.alive(pid) for pid in killed))
     until(lambda: not named(home, "freehold-zygote"))
