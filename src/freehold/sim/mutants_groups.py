@@ -115,6 +115,5 @@ GROUP_MUTANTS: Final = (
     Mutant("groups run outside", Scheduling, "source_for", PARCELS, 0, taken_from_the_node),
     Mutant("tasks outlive their group", Scheduling, "evict", PARCELS, 10, goes_on_running),
     Mutant("groups outlive their job", Placing, "job_over", PARCELS, 3, ignored),
-    Mutant("bundles of the dead are not moved", Placing, "node_gone", PARCELS, 22, ignored),
     Mutant("a removal is not told", Placing, "remove", PARCELS, 0, ignored),
 )
