@@ -264,11 +264,9 @@ class Programs:
     def ending(self, body: Body) -> None:
         """How main ends: perhaps one call on many values, perhaps a last look at some."""
         chance, names = self.chance, body.names
-        used = {op.within for op in body.ops if isinstance(op, Call)}
-        for group in body.groups:
-            if self.family.gets or group in used or chance.random() < 0.5:
-                body.ops.append(Remove(self.place(), group))
-        body.groups.clear()  # (those that are left nobody waits for)
+        for group in body.groups:  # (or tasks would wait for what they hold, and rightly so)
+            body.ops.append(Remove(self.place(), group))
+        body.groups.clear()
         for stream in body.streams:
             if chance.random() < 0.5:
                 self.take_of(self.place(), body, stream, 40)

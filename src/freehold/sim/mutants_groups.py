@@ -104,17 +104,21 @@ def goes_on_running(true: Method) -> Method:
 
 
 GROUP_MUTANTS: Final = (
-    Mutant("the first yes is enough", Placing, "on_reserved", PARCELS, 0, first_yes_is_all),
-    Mutant("part of a round is set aside", Bundles, "reserve", PARCELS, 103, takes_what_fits),
+    Mutant("the first yes is enough", Placing, "on_reserved", PARCELS, 2, first_yes_is_all),
+    Mutant("part of a round is set aside", Bundles, "reserve", PARCELS, 120, takes_what_fits),
     Mutant("used when set aside", Bundles, "reserve", PARCELS, 0, used_before_it_is_placed),
     Mutant("bundles come back in use", Bundles, "end", PARCELS, 0, all_of_it_comes_back),
-    Mutant("bundles do not come back", Bundles, "end", PARCELS, 0, nothing_comes_back),
+    Mutant("bundles do not come back", Bundles, "end", PARCELS, 1, nothing_comes_back),
     Mutant(
-        "unplaced bundles outlive an absence", Bundles, "reconcile", PARCELS, 10, stays_where_it_was
+        "unplaced bundles outlive an absence",
+        Bundles,
+        "reconcile",
+        PARCELS,
+        140,
+        stays_where_it_was,
     ),
     Mutant("groups run outside", Scheduling, "source_for", PARCELS, 0, taken_from_the_node),
     Mutant("tasks outlive their group", Scheduling, "evict", PARCELS, 10, goes_on_running),
     Mutant("groups outlive their job", Placing, "job_over", PARCELS, 3, ignored),
-    Mutant("bundles of the dead are not moved", Placing, "node_gone", PARCELS, 22, ignored),
     Mutant("a removal is not told", Placing, "remove", PARCELS, 0, ignored),
 )
