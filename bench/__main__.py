@@ -8,6 +8,7 @@ so that one figure can be measured again without the others.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -49,10 +50,19 @@ Runs = dict[str, tuple[dict[str, str], list[Measurement]]]
     type=click.Path(dir_okay=False, path_type=Path),
     help="File that JSON lines are appended to.  [default: bench/results.jsonl]",
 )
+@click.option(
+    "--scale",
+    default=1.0,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of their data that the sorts use, for a trial: 0.1 is a sort of 100 MB.",
+)
 @click.option("--doc", is_flag=True, help="Write docs/benchmarks.md from all that is in --out.")
-def main(names: tuple[str, ...], wanted: str, rounds: int, out: Path, doc: bool) -> None:
+def main(
+    names: tuple[str, ...], wanted: str, rounds: int, out: Path, scale: float, doc: bool
+) -> None:
     """Measure, record, print."""
-    chosen = names or figures.NAMES
+    os.environ[engines.SCALE] = str(scale)
+    chosen = names or [name for name in figures.NAMES if name not in figures.ON_REQUEST]
     field = _engines(wanted)
     console = Console()
     if not console.is_terminal:

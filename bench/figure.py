@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Samples = Iterator[tuple[str, float]]
@@ -71,6 +72,7 @@ class Figure:
             Ray. It is given the name of the module to import.
         own: Programs of the other engines, each in its engine's own idiom, by engine name.
         limit: Seconds after which one measurement is killed and reported as failed.
+        prepare: Makes the data that all measurements of a run read, in the folder that it is given.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Figure:
     shared: Callable[[str], Samples]
     own: Mapping[str, Callable[[], Samples]] = field(default_factory=dict)
     limit: float = 120.0
+    prepare: Callable[[Path], None] | None = None
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -70,26 +70,30 @@ def run(
     entered = [engine for engine in figure.engines if engine in wanted]
     interpreters = {engine: _interpreter(engine) for engine in entered}
     done: list[Measurement] = []
-    for number in range(rounds):
-        # Rotated, so that nobody always runs behind the same peer, in the state it left.
-        turn = number % len(entered) if entered else 0
-        for engine in entered[turn:] + entered[:turn]:
-            if not _hopeless(done, engine):
-                one = measure(figure, engine, number, interpreters[engine])
-                done.append(one)
-                report(one)
+    with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
+        data = Path(folder)
+        if figure.prepare and entered:
+            figure.prepare(data)
+        for number in range(rounds):
+            # Rotated, so that nobody always runs behind the same peer, in the state it left.
+            turn = number % len(entered) if entered else 0
+            for engine in entered[turn:] + entered[:turn]:
+                if not _hopeless(done, engine):
+                    one = measure(figure, engine, number, interpreters[engine], data)
+                    done.append(one)
+                    report(one)
     return done
 
 
-def measure(figure: Figure, engine: str, number: int, interpreter: str) -> Measurement:
-    """One measurement in a fresh process of `interpreter`."""
+def measure(figure: Figure, engine: str, number: int, interpreter: str, data: Path) -> Measurement:
+    """One measurement in a fresh process of `interpreter`, on what was prepared in `data`."""
     busy = _settle()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder, "out")
         out.touch()
         begun = perf_counter()
         command = [interpreter, "-m", "bench.child", figure.name, engine, str(out)]
-        error = await_child(command, engine, Path(folder), figure.limit)
+        error = await_child(command, engine, Path(folder), figure.limit, data)
         passed = perf_counter() - begun
         leftover = processes.end_leftovers()
         records = [json.loads(line) for line in out.read_text().splitlines()]
@@ -106,7 +110,9 @@ def measure(figure: Figure, engine: str, number: int, interpreter: str) -> Measu
     )
 
 
-def await_child(command: list[str], engine: str, folder: Path, limit: float) -> str | None:
+def await_child(
+    command: list[str], engine: str, folder: Path, limit: float, data: Path | None = None
+) -> str | None:
     """Run `command` for at most `limit` seconds; None, or why it failed.
 
     `folder` becomes its place for temporary files, so that session folders go when it goes.
@@ -116,7 +122,7 @@ def await_child(command: list[str], engine: str, folder: Path, limit: float) -> 
         child = subprocess.Popen(
             command,
             cwd=engines.ROOT,
-            env=engines.variables(engine) | {"TMPDIR": str(folder)},
+            env=engines.variables(engine) | {"TMPDIR": str(folder), engines.DATA: str(data or "")},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

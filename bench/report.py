@@ -54,6 +54,10 @@ def rows(figure: Figure, measured: Sequence[Measurement]) -> Iterator[Row]:
         series = _series(metric, figure, measured)
         for engine, values in series.items():
             yield _row(metric, engine, values, series.get(OURS, {}))
+        if metric is figure.metrics[0]:
+            failed = {one.engine: one for one in measured if one.error}
+            for engine in failed.keys() - series.keys():
+                yield Row(metric.name, engine, "failed", "", "", "", "see the remark")
 
 
 def terminal(figure: Figure, measured: Sequence[Measurement]) -> Table:

@@ -6,13 +6,14 @@ No engine is started; a figure made for the test takes the place of the real one
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from bench import child, figures, floor, harness, report
+from bench import child, figures, floor, harness, report, whole
 from bench.figure import Figure, Metric, Samples, Target
 from bench.harness import Measurement
 
@@ -54,6 +55,30 @@ def test_seconds_are_turned_so_that_above_one_is_better() -> None:
     ours, theirs = report.rows(figure(metric), measured("time", freehold=[0.5], ray=[4.0]))
     assert theirs.ratio == "8x"
     assert (ours.target, ours.verdict) == ("≤ 0.3 s", "missed")
+
+
+def test_an_engine_that_fails_has_its_line() -> None:
+    """Goal: nobody reads a table and takes a failed engine for one that was not tried. Method: one
+    engine with a value, one with an error."""
+    metric = Metric("time", "s", "lower", "")
+    failed = Measurement("sample", "spark", 0, error="needs Java 17")
+    lines = list(report.rows(figure(metric), [*measured("time", freehold=[1.0]), failed]))
+    assert [(line.engine, line.middle) for line in lines] == [
+        ("freehold", "1 s"),
+        ("spark", "failed"),
+    ]
+    assert report.remarks([failed]) == ["spark: failed: needs Java 17"]
+
+
+def test_a_whole_program_costs_what_all_its_processes_do() -> None:
+    """Goal: daemons count. Method: a program that ends at once and leaves a child behind, which
+    then works for 0.3 s of processor time; and one that fails."""
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    leave = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    cost = whole.run([sys.executable, "-c", leave], dict(os.environ), 30)
+    assert cost.processor >= 0.3
+    with pytest.raises(RuntimeError, match=r"no luck \(exit code 1\)"):
+        whole.run([sys.executable, "-c", "import sys; sys.exit('no luck')"], dict(os.environ), 30)
 
 
 def doomed(name: str) -> Samples:

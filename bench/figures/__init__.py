@@ -20,9 +20,13 @@ NAMES = (
     "idle",
     "recovery",
     "sort",
+    "sort_spilled",
     "transfer",
     "broadcast",
 )
+
+#: Measured when they are named only: a round takes half an hour.
+ON_REQUEST = ("sort_spilled",)
 
 
 def find(name: str) -> Figure:
