@@ -21,12 +21,13 @@ NAMES = (
     "recovery",
     "sort",
     "sort_spilled",
+    "strategies",
     "transfer",
     "broadcast",
 )
 
-#: Measured when they are named only: a round takes half an hour.
-ON_REQUEST = ("sort_spilled",)
+#: Measured when they are named only: a round takes a quarter of an hour or more.
+ON_REQUEST = ("sort_spilled", "strategies")
 
 
 def find(name: str) -> Figure:

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench import whole
@@ -42,30 +42,16 @@ def figure(name: str, size: float, memory: int, limit: float, targets: dict[str,
 
     ``limit`` is the seconds that one sort may take, ``targets`` our least advantage over peers.
     """
-    records = int(size * 10_000_000 * scale())
     room = int(memory * scale())
 
-    def prepare(folder: Path) -> None:
-        source = str(folder / "in")
-        call(*FREEHOLD, "gen", "--records", str(records), "--files", "8", source)
-        (folder / "holds").write_text(call(sys.executable, "-m", "bench.sorts.check", source))
-
     def ours(engine: str) -> Samples:
-        store = ("--object-store-memory", f"{room >> 20}MiB") if room else ()
-        run = (*FREEHOLD, "run", "--engine", engine, *store, "--strategy")
+        run = (*command(engine, room), "--strategy")
         yield from measured((*run, "auto"), limit, (), full=True)
-        failures = []
-        for strategy in STRATEGIES:
-            try:
-                yield from measured((*run, strategy), limit, (), full=False, name=strategy)
-            except RuntimeError as error:  # the next strategy may do better
-                failures.append(f"{strategy}: {error}")
-        if failures:
-            raise RuntimeError("; ".join(failures))
+        yield from each({one: (*run, one) for one in STRATEGIES}, limit)
 
     def peer(program: str) -> Callable[[], Samples]:
-        command = (sys.executable, "-m", f"bench.{program}")
-        return lambda: measured(command, limit, (str(room),), full=True)
+        asked = (sys.executable, "-m", f"bench.{program}")
+        return lambda: measured(asked, limit, (str(room),), full=True)
 
     told = f", {memory / GIB:g} GiB of memory for data" if memory else ""
     title = f"A sort of {size * scale():g} GB, files to files, whole processes{told}"
@@ -84,12 +70,42 @@ def figure(name: str, size: float, memory: int, limit: float, targets: dict[str,
         own={name: peer(f"sorts.{program}") for name, program in PEERS.items()}
         | {"floor": peer("sort_floor")},
         limit=limit * (len(STRATEGIES) + 1) + 60,
-        prepare=prepare,
+        prepare=prepare(size),
     )
 
 
+def prepare(size: float) -> Callable[[Path], None]:
+    """What makes ``size`` GB of records, times ``--scale``, and counts and sums them."""
+    records = int(size * 10_000_000 * scale())
+
+    def make(folder: Path) -> None:
+        source = str(folder / "in")
+        call(*FREEHOLD, "gen", "--records", str(records), "--files", "8", source)
+        (folder / "holds").write_text(call(sys.executable, "-m", "bench.sorts.check", source))
+
+    return make
+
+
+def command(engine: str, room: int) -> tuple[str, ...]:
+    """Our sort on an engine, with ``room`` bytes of object store (0: the default)."""
+    store = ("--object-store-memory", f"{room >> 20}MiB") if room else ()
+    return (*FREEHOLD, "run", "--engine", engine, *store)
+
+
+def each(commands: Mapping[str, tuple[str, ...]], limit: float) -> Samples:
+    """The seconds of several sorts, by metric; one that fails does not keep the others."""
+    failures = []
+    for name, asked in commands.items():
+        try:
+            yield from measured(asked, limit, (), full=False, name=name)
+        except RuntimeError as error:
+            failures.append(f"{name}: {error}")
+    if failures:
+        raise RuntimeError("; ".join(failures))
+
+
 def measured(
-    command: tuple[str, ...],
+    asked: tuple[str, ...],
     limit: float,
     last: tuple[str, ...],
     *,
@@ -101,7 +117,7 @@ def measured(
     with tempfile.TemporaryDirectory(prefix="sort-") as folder:
         target = Path(folder, "out")
         target.mkdir()
-        cost = whole.run([*command, str(source), str(target), *last], surroundings(), limit)
+        cost = whole.run([*asked, str(source), str(target), *last], surroundings(), limit)
         found = json.loads(call(sys.executable, "-m", "bench.sorts.check", str(target)))
         wanted = json.loads((data_folder() / "holds").read_text())
         if found != wanted | {"unordered": 0}:
