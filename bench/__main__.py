@@ -7,6 +7,7 @@ measured it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -52,6 +53,12 @@ PLOT = PAGE.with_name("benchmarks.svg")
     type=click.Path(dir_okay=False, path_type=Path),
     help="File that JSON lines are appended to.  [default: bench/results.jsonl]",
 )
+@click.option(
+    "--scale",
+    default=1.0,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of their data that the sorts use, for a trial: 0.1 is a sort of 100 MB.",
+)
 @click.option("--doc", is_flag=True, help="Write docs/benchmarks.md and its plot.")
 def main(
     names: tuple[str, ...],
@@ -60,10 +67,12 @@ def main(
     quick: bool,
     everything: bool,
     out: Path,
+    scale: float,
     doc: bool,
 ) -> None:
     """Measure, record, print."""
-    chosen = names or (figures.NAMES if everything else figures.main())
+    os.environ[engines.SCALE] = str(scale)
+    chosen = names or (figures.ALL if everything else figures.main())
     field = _engines(wanted)
     console = Console()
     if not console.is_terminal:

@@ -17,12 +17,30 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
-NAMES = ("freehold", "ray", "dask", "pool", "executor", "floor")
+SORTERS = ("ray_data", "dask_p2p", "spark", "duckdb", "polars")
+"""Engines that sort tables and do nothing else that is measured here."""
+
+NAMES = ("freehold", "ray", "dask", *SORTERS, "pool", "executor", "floor")
 """pool is multiprocessing.Pool, executor ProcessPoolExecutor, floor the bare operating system."""
 
-GROUPS = {"std": ("pool", "executor")}
-PEER_ENVIRONMENT = frozenset({"ray", "dask"})
-_DISTRIBUTIONS = {"freehold": "freehold", "ray": "ray", "dask": "distributed"}
+GROUPS = {"std": ("pool", "executor"), "sorters": SORTERS}
+PEER_ENVIRONMENT = frozenset({"ray", "dask", *SORTERS})
+_DISTRIBUTIONS = {
+    "freehold": "freehold",
+    "ray": "ray",
+    "ray_data": "ray",
+    "dask": "distributed",
+    "dask_p2p": "distributed",
+    "spark": "pyspark",
+    "duckdb": "duckdb",
+    "polars": "polars",
+}
+
+SCALE = "BENCH_SCALE"
+"""Variable by which the command line tells the figures that their data is to be smaller."""
+
+DATA = "BENCH_DATA"
+"""Variable by which the harness tells a program where its figure's data was prepared."""
 
 # The dashboard, the log stream and usage reports are off: they cost Ray memory and start-up time,
 # and Freehold has none of them on in this setting either.
@@ -44,8 +62,18 @@ def variables(engine: str) -> dict[str, str]:
     if engine == "freehold":
         paths.append(str(ROOT / "src"))
     surroundings = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    quiet = _RAY_VARIABLES if engine == "ray" else {}
+    quiet = _RAY_VARIABLES if engine in ("ray", "ray_data") else {}
     return surroundings | quiet | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def scale() -> float:
+    """What share of its full data a figure shall use: 1 unless ``--scale`` says less."""
+    return float(os.environ.get(SCALE, "1"))
+
+
+def data_folder() -> Path:
+    """Where the figure's data was prepared (see ``Figure.prepare``)."""
+    return Path(os.environ[DATA])
 
 
 def versions(engine: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Samples = Iterator[tuple[str, float | str]]
@@ -113,6 +114,7 @@ class Figure:
         own: Programs of the other engines, each in its engine's own idiom, by engine name.
         limit: Seconds after which one measurement is killed and reported as failed.
         main: Whether it belongs to the run that names no figures, which has 20 minutes for all.
+        prepare: Makes the data that all measurements of a run read, in the folder that it is given.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Figure:
     own: Mapping[str, Callable[[], Samples]] = field(default_factory=dict)
     limit: float = 180.0
     main: bool = False
+    prepare: Callable[[Path], None] | None = None
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -93,26 +93,35 @@ def run(
                 words = " ".join(str(error).split())  # one line of a page
                 note(Measurement(figure.name, engine, 0, error=words))
     entered = list(interpreters)
-    for number in range(rounds):
-        # Rotated, so that nobody always runs behind the same peer, in the state it left.
-        turn = number % len(entered) if entered else 0
-        for engine in entered[turn:] + entered[:turn]:
-            if not hopeless(done, engine):
-                note(measure(figure, engine, number, interpreters[engine], metrics))
+    with tempfile.TemporaryDirectory(prefix="bench-data-") as folder:
+        data = Path(folder)
+        if figure.prepare and entered:
+            figure.prepare(data)
+        for number in range(rounds):
+            # Rotated, so that nobody always runs behind the same peer, in the state it left.
+            turn = number % len(entered) if entered else 0
+            for engine in entered[turn:] + entered[:turn]:
+                if not hopeless(done, engine):
+                    note(measure(figure, engine, number, interpreters[engine], data, metrics))
     return done
 
 
 def measure(
-    figure: Figure, engine: str, number: int, interpreter: str, metrics: Sequence[str] = ()
+    figure: Figure,
+    engine: str,
+    number: int,
+    interpreter: str,
+    data: Path,
+    metrics: Sequence[str] = (),
 ) -> Measurement:
-    """One measurement in a fresh process of `interpreter`."""
+    """One measurement in a fresh process of `interpreter`, on what was prepared in `data`."""
     busy = _settle()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder, "out")
         out.touch()
         begun, used, own = perf_counter(), processes.used(), processes.used_by_children()
         command = [interpreter, "-m", "bench.child", figure.name, engine, str(out), *metrics]
-        error = await_child(command, engine, Path(folder), figure.limit)
+        error = await_child(command, engine, Path(folder), figure.limit, data)
         leftover = processes.end_leftovers()
         passed = perf_counter() - begun
         used = processes.used() - used - (processes.used_by_children() - own)
@@ -132,7 +141,9 @@ def measure(
     )
 
 
-def await_child(command: list[str], engine: str, folder: Path, limit: float) -> str | None:
+def await_child(
+    command: list[str], engine: str, folder: Path, limit: float, data: Path | None = None
+) -> str | None:
     """Run `command` for at most `limit` seconds; None, or why it failed.
 
     `folder` becomes its place for temporary files, so that session folders go when it goes.
@@ -142,7 +153,7 @@ def await_child(command: list[str], engine: str, folder: Path, limit: float) -> 
         child = subprocess.Popen(
             command,
             cwd=engines.ROOT,
-            env=engines.variables(engine) | {"TMPDIR": str(folder)},
+            env=engines.variables(engine) | {"TMPDIR": str(folder), engines.DATA: str(data or "")},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

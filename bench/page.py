@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import report
-from bench.engines import NAMES
+from bench.engines import NAMES, SORTERS
 from bench.figure import Figure
 from bench.harness import Measurement
 from bench.report import OURS, PEERS, Line
@@ -37,6 +37,9 @@ RUNS = """## Runs
 The last columns are what others used of the machine just before the measurements and during them:
 median, and the most.
 """
+
+COLUMNS = tuple(peer for peer in PEERS if peer not in SORTERS)
+"""Of the summary: engines that only sort stand in the details of the sorts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +108,14 @@ def bars(section: Section) -> Iterator[dict[str, Any]]:
 def _summary(sections: Sequence[Section]) -> list[str]:
     """The table of ratios and targets."""
     rows = [
-        _row(["measure", OURS, *PEERS, "target", ""]),
-        _row(["---", *["--:"] * 6, "---", "---"]),
+        _row(["measure", OURS, *COLUMNS, "target", ""]),
+        _row(["---", "--:", *["--:"] * len(COLUMNS), "---", "---"]),
     ]
     for section in sections:
         rows.append(_row([f"**[{section.figure.name}](#{section.figure.name})**", *[""] * 8]))
         for line in section.lines:
             if line.metric.better != "neither":
-                ratios = [line.ratio(peer) for peer in PEERS]
+                ratios = [line.ratio(peer) for peer in COLUMNS]
                 name = line.metric.name.replace("_", " ")
                 rows.append(_row([name, line.ours, *ratios, line.bounds, line.verdict]))
     return rows

@@ -17,6 +17,8 @@ PINS = (
     *("ray==2.60.0", "distributed==2026.8.0", "dask==2026.8.0", "numpy", "psutil"),
     *("msgspec", "cloudpickle", "click", "rich"),  # for our shuffle on Ray
     "matplotlib",  # for the page's plots
+    *("duckdb==2.0.1", "polars==2.1.0", "pyspark==4.3.0"),  # these, and the next, for the sort
+    *("pandas==3.1.1", "pyarrow==26.0.1", "fsspec"),  # ray.data and dask.dataframe need them
 )
 
 

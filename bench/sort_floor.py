@@ -1,11 +1,14 @@
 """The floor of the sort: two forked processes and shared memory, with our kernels and no runtime.
 
-    python -m bench.sort_floor IN OUT [BLOCKS]
+    python -m bench.sort_floor IN OUT [MEMORY]
 
 Phase 1: the processes take turns at the slices of the input; each is read, sorted, cut at
 boundaries from a sample, and its parts are laid into one anonymous shared mapping. Phase 2: they
-take turns at the partitions; each is merged and written. Everything is planned beforehand, nothing
-is spilled, and nothing survives a death: what a runtime adds is measured against this.
+take turns at the partitions; each is merged and written. Everything is planned beforehand, and
+nothing survives a death: what a runtime adds is measured against this.
+
+Where MEMORY, in bytes, is less than the input, the parts go to a file instead, and a partition is
+read from it before it is merged: a few blocks are in memory then, and no more.
 
 The kernels are loaded from their file, so that the package and its imports are not paid for.
 """
@@ -16,6 +19,7 @@ import importlib.util
 import mmap
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +28,7 @@ from typing import Any
 import numpy as np
 
 PROCESSES = 2
+BLOCK = 640_000  # records: 64 MB
 KERNELS = Path(__file__).resolve().parent.parent / "src/freehold/shuffle/records.py"
 
 
@@ -60,32 +65,90 @@ def in_turns(count: int, work: Callable[[int], None]) -> None:
             raise RuntimeError(f"a process ended with {worker.exitcode}")
 
 
-def sort(source: Path, target: Path, blocks: int) -> None:
-    """Sort the records of a folder into as many parts as there are slices, ``blocks``."""
+class Runs:
+    """Sorted records of all blocks, one after the other, in shared memory."""
+
+    def __init__(self, total: int) -> None:
+        self._all = np.frombuffer(mmap.mmap(-1, total * 100), np.uint8).reshape(-1, 100)
+
+    def fill(self, begin: int, end: int, write: Callable[[Any], None]) -> None:
+        """Let ``write`` fill the records ``begin`` to ``end``."""
+        write(self._all[begin:end])
+
+    def read(self, stretches: list[tuple[int, int]]) -> list[Any]:
+        """The records of some stretches."""
+        return [self._all[begin:end] for begin, end in stretches]
+
+
+class FileRuns:
+    """The same in a file without a name; each process has one buffer, as warm as a mapping."""
+
+    def __init__(self, most: int) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long as we do)
+        self._warm = np.empty((most, 100), np.uint8)
+
+    def fill(self, begin: int, end: int, write: Callable[[Any], None]) -> None:
+        """Let ``write`` fill the records ``begin`` to ``end``."""
+        block = self._warm[: end - begin]
+        write(block)
+        transfer(os.pwrite, self._file.fileno(), block, begin)
+
+    def read(self, stretches: list[tuple[int, int]]) -> list[Any]:
+        """The records of some stretches."""
+        size = sum(end - begin for begin, end in stretches)
+        if size > len(self._warm):
+            self._warm = np.empty((size, 100), np.uint8)
+        place, found = 0, []
+        for begin, end in stretches:
+            found.append(self._warm[place : place + end - begin])
+            transfer(read_at, self._file.fileno(), found[-1], begin)
+            place += end - begin
+        return found
+
+
+def transfer(call: Callable[[int, Any, int], int], file: int, block: Any, first: int) -> None:
+    """Read or write all of a block at a record of a file."""
+    view, place = memoryview(block.reshape(-1)), first * 100
+    while view:
+        done = call(file, view, place)
+        assert done, "a file was cut short"
+        view, place = view[done:], place + done
+
+
+def read_at(file: int, view: Any, place: int) -> int:
+    """``os.preadv`` with the arguments of ``os.pwrite``."""
+    return os.preadv(file, [view], place)
+
+
+def sort(source: Path, target: Path, memory: int) -> None:
+    """Sort the records of a folder into as many parts as there are blocks."""
     records = kernels()
     inputs = [np.memmap(path, np.uint8, "r").reshape(-1, 100) for path in sorted(source.iterdir())]
     starts = np.cumsum([0, *(len(block) for block in inputs)])
     total = int(starts[-1])
+    blocks = max(16, -(-total // BLOCK))
     edges = [total * i // blocks for i in range(blocks + 1)]
     bounds = sample(records, inputs, starts, blocks)
-    shared = np.frombuffer(mmap.mmap(-1, total * 100), np.uint8).reshape(-1, 100)
+    most = -(-total // blocks)
+    kept = Runs(total) if not memory or 100 * total <= memory else FileRuns(most)
     places = np.frombuffer(mmap.mmap(-1, blocks * (blocks + 1) * 8), np.int64).reshape(blocks, -1)
+    warm = np.empty((most, 100), np.uint8)  # each process has its own after the fork
 
     def map_slice(number: int) -> None:
         begin, end = edges[number : number + 2]
-        block = np.empty((end - begin, 100), np.uint8)
+        block = warm[: end - begin]
         for data, first in zip(inputs, starts.tolist(), strict=False):
             low, high = max(begin, first), min(end, first + len(data))
             if low < high:
                 with Path(data.filename).open("rb", buffering=0) as file:
-                    view = block[low - begin : high - begin].reshape(-1).data
-                    os.preadv(file.fileno(), [view], (low - first) * 100)
+                    stretch = block[low - begin : high - begin]
+                    transfer(read_at, file.fileno(), stretch, low - first)
         order = records.sort_order(block)
         places[number] = begin + records.cuts(block, order, bounds, begin)
-        records.take(block, order, out=shared[begin:end])
+        kept.fill(begin, end, lambda out: records.take(block, order, out=out))
 
     def reduce_part(number: int) -> None:
-        runs = [shared[places[i, number] : places[i, number + 1]] for i in range(blocks)]
+        runs = kept.read([(row[number], row[number + 1]) for row in places.tolist()])
         with (target / f"part-{number:05d}").open("wb", buffering=0) as file:
             for piece in records.merge(runs):
                 file.write(piece.reshape(-1).data)
@@ -106,4 +169,4 @@ def sample(records: Any, inputs: list[Any], starts: Any, partitions: int) -> Any
 
 
 if __name__ == "__main__":
-    sort(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 16)
+    sort(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)

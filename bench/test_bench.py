@@ -6,6 +6,7 @@ No engine is started; a figure made for the test takes the place of the real one
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import check, child, clock, figures, floor, harness, page, record, report
+from bench import check, child, clock, figures, floor, harness, page, record, report, whole
 from bench.figure import Figure, Metric, Samples, Target, attempt, choose
 from bench.harness import Measurement
 
@@ -143,6 +144,17 @@ def test_an_engine_that_keeps_failing_is_left_out() -> None:
     assert harness.hopeless([Measurement("sample", "ray", 0)] * 2, "ray")
     assert not harness.hopeless([hung, fine], "ray")
     assert not harness.hopeless([hung, hung], "dask")
+
+
+def test_a_whole_program_costs_what_all_its_processes_do() -> None:
+    """Goal: daemons count. Method: a program that ends at once and leaves a child behind, which
+    then works for 0.3 s of processor time; and one that fails."""
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    leave = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    cost = whole.run([sys.executable, "-c", leave], dict(os.environ), 30)
+    assert cost.processor >= 0.3
+    with pytest.raises(RuntimeError, match=r"no luck \(exit code 1\)"):
+        whole.run([sys.executable, "-c", "import sys; sys.exit('no luck')"], dict(os.environ), 30)
 
 
 def doomed(name: str) -> Samples:

@@ -27,6 +27,10 @@ ORDER = (
 _FOUND = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
 NAMES = (*ORDER, *(name for name in _FOUND if name not in ORDER))
 
+#: Measured when they are named only: a round takes a quarter of an hour or more.
+ON_REQUEST = ("sort_spilled", "strategies")
+ALL = tuple(name for name in NAMES if name not in ON_REQUEST)
+
 
 def find(name: str) -> Figure:
     """The figure called `name`.

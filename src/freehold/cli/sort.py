@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def count(text: str) -> int:
 STRATEGIES = ("auto", "simple", "merge", "push", "push_pipelined", "cloudsort")
 
 _address = click.option("--address", help="Join the cluster at this address instead of a new one.")
-_folder = click.Path(path_type=Path)
+_folder = click.Path()  # a path or a URL, hence text
 
 
 @click.group()
@@ -71,10 +71,8 @@ def sort() -> None:
 @click.option("--skew", is_flag=True, help="Keys of which most share a few prefixes.")
 @_address
 @click.argument("folder", metavar="DIR", type=_folder)
-def gen(
-    records: int, files: int, text: bool, skew: bool, address: str | None, folder: Path
-) -> None:
-    """Write the Sort Benchmark's records into DIR, which must be empty or new."""
+def gen(records: int, files: int, text: bool, skew: bool, address: str | None, folder: str) -> None:
+    """Write the Sort Benchmark's records into DIR, which must be empty or new; s3://... too."""
     with _cluster(1, None, address), _progress() as progress:
         from freehold.shuffle import jobs
 
@@ -130,12 +128,13 @@ def run(
     overwrite: bool,
     page: Path | None,
     address: str | None,
-    source: Path,
-    target: Path,
+    source: str,
+    target: str,
 ) -> None:
     """Sort the record files in folder IN into part-00000, ... in folder OUT.
 
-    With --nodes N, on N nodes of this machine; with --address, on a running cluster.
+    Folders may be URLs, s3://bucket/prefix. With --nodes N, on N nodes of this machine; with
+    --address, on a running cluster.
     """
     if address and (nodes > 1 or store):
         raise click.UsageError("--address joins a cluster that has its nodes and memory already")
@@ -161,9 +160,7 @@ def run(
                 progress=progress,
             )
     except BaseException:
-        from freehold.shuffle.files import remove_temporaries
-
-        remove_temporaries(target)  # of a task that was submitted in the moment of a Ctrl-C
+        _clean(target)
         raise
     _print_report(report)
     if page:
@@ -172,13 +169,22 @@ def run(
         page.write_text(page_of(report), encoding="utf-8")
 
 
+def _clean(target: str) -> None:
+    """Remove what a task left that was submitted in the moment of a Ctrl-C."""
+    from freehold.shuffle.files import remove_temporaries
+    from freehold.shuffle.places import RecordFileError, place
+
+    with suppress(RecordFileError):  # what cannot be reached was told already
+        remove_temporaries(place(target))
+
+
 @sort.command()
 @click.option(
     "--against", "--input", type=_folder, metavar="IN", help="Compare with the records in IN."
 )
 @_address
 @click.argument("folder", metavar="OUT", type=_folder)
-def check(against: Path | None, address: str | None, folder: Path) -> None:
+def check(against: str | None, address: str | None, folder: str) -> None:
     """Read every record in OUT: order, count, checksum, duplicate keys.
 
     Ends with status 1 if the keys are out of order, or if --against finds other records.
@@ -212,7 +218,7 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Clu
     """
     import freehold as fh
     from freehold.errors import FreeholdError, TaskError
-    from freehold.shuffle.files import RecordFileError
+    from freehold.shuffle.places import RecordFileError
 
     try:
         with _nodes(nodes, store) as started:
@@ -238,7 +244,7 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Clu
 def _ray(store: int | None, address: str | None) -> Iterator[None]:
     """A Ray cluster to run on."""
     from freehold.shuffle import engine
-    from freehold.shuffle.files import RecordFileError
+    from freehold.shuffle.places import RecordFileError
 
     try:
         ray = engine.use("ray")

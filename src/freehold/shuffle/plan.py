@@ -21,13 +21,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from freehold.shuffle import auto, files, records
-from freehold.shuffle.files import RecordFileError, Slice
+from freehold.shuffle.files import Slice
+from freehold.shuffle.places import Place, RecordFileError, Remote
 from freehold.shuffle.records import RECORD
 from freehold.shuffle.shape import PART_TARGET, Room
 
@@ -48,7 +48,7 @@ class Plan:
     ``why`` is told where that was chosen here.
     """
 
-    inputs: tuple[Path, ...]
+    inputs: tuple[Place, ...]
     records: int
     slices: tuple[Slice, ...]
     partitions: int
@@ -66,7 +66,7 @@ class Plan:
 
 
 def make_plan(
-    source: Path, room: Room, partitions: int | None = None, strategy: str = "simple"
+    source: Place, room: Room, partitions: int | None = None, strategy: str = "simple"
 ) -> Plan:
     """Decide the slices, the number of partitions, and the strategy where that is "auto"; see the
     head of this file for the rule.
@@ -138,13 +138,18 @@ def refuse_large_partitions(total: int, partitions: int, room: Room) -> None:
         )
 
 
-def refuse_same_folder(inputs: Sequence[Path], target: Path) -> None:
+def refuse_same_folder(inputs: Sequence[Place], target: Place) -> None:
     """Output beside input would be read as input the next time, and overwrite could delete it."""
     for path in inputs:
-        if path.resolve().parent == target.resolve():
+        if _folder(path) == (target if isinstance(target, Remote) else target.resolve()):
             raise RecordFileError(
                 f"the input {path} lies in the output folder {target}: give another output folder"
             )
+
+
+def _folder(path: Place) -> Place:
+    """The folder that a file is really in."""
+    return path.parent if isinstance(path, Remote) else path.resolve().parent
 
 
 def sample_bounds(plan: Plan) -> NDArray[np.void]:

@@ -34,7 +34,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +42,7 @@ from numpy.typing import NDArray
 from freehold.shuffle import auto, files, records
 from freehold.shuffle.engine import futures, here
 from freehold.shuffle.files import Slice
+from freehold.shuffle.places import Place, place
 from freehold.shuffle.plan import Plan, make_plan, refuse_same_folder, sample_bounds
 from freehold.shuffle.records import RECORD, Block
 from freehold.shuffle.shape import Edges, Job, cluster_room
@@ -132,8 +132,8 @@ class Report:
 
 
 def sort(
-    source: Path | str,
-    target: Path | str,
+    source: Place | str,
+    target: Place | str,
     *,
     partitions: int | None = None,
     strategy: str = auto.NAME,
@@ -142,13 +142,14 @@ def sort(
 ) -> Report:
     """Sort the record files in folder ``source`` into ``part-00000`` ... in folder ``target``.
 
-    Both folders must be reachable under the same path from every node. ``partitions`` is chosen
+    A folder is a path or, with the storage extra, a URL such as ``s3://bucket/prefix``.
+    Both must be reachable under the same name from every node. ``partitions`` is chosen
     from the size of the data and the cluster unless given; ``strategy`` is one of
     ``auto.STRATEGIES`` or "auto". Stable: records with equal keys keep their order. Raises
     RecordFileError for input that is not whole records, a missing or empty folder, an output
     folder that is in use (see ``overwrite``), or a full disk; ValueError for an unknown strategy.
     """
-    source, target = Path(source).absolute(), Path(target).absolute()
+    source, target = place(source), place(target)
     tell = progress or (lambda stage, done, total: None)
     auto.find(strategy)
     clock, began = _Clock(), time.time()
@@ -177,7 +178,7 @@ def sort(
 def _run(
     plan: Plan,
     bounds: NDArray[np.void],
-    target: Path,
+    target: Place,
     report: Report,
     tell: Progress,
     clock: _Clock,
@@ -251,7 +252,7 @@ def _merge_stretch(runs: tuple[Run, ...], begin: int, end: int, node: str) -> Ru
     return Run(merged, np.asarray(places), node)
 
 
-def reduce_runs(path: Path, *runs: Run) -> Done:
+def reduce_runs(path: Place, *runs: Run) -> Done:
     """Merge runs of one partition into a file that appears complete or not at all."""
     clock, node = _Clock(), here()
     written = files.write_whole(path, records.merge([run.block for run in runs]))

@@ -27,11 +27,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import starmap
-from pathlib import Path
 
 import numpy as np
 
 from freehold.shuffle import files
+from freehold.shuffle.places import Place
 from freehold.shuffle.records import KEY, RECORD, Block, keys
 
 #: Records read and checked at once, so that a batch (1.6 MB) is read from the cache, not memory.
@@ -114,7 +114,7 @@ def summarise(block: Block) -> Summary:
     )
 
 
-def summarise_file(path: Path, start: int = 0, count: int | None = None) -> Summary:
+def summarise_file(path: Place, start: int = 0, count: int | None = None) -> Summary:
     """The summary of ``count`` records of a file from record ``start`` (default: the whole file).
 
     Raises RecordFileError if the file is not a whole number of records, or is shorter than asked.
