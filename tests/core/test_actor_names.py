@@ -80,6 +80,19 @@ def test_it_is_free_when_the_actor_has_ended(head: Head, world: World, journal: 
     assert not any(key in journal.kept for key in map(object_id, ("x", "y", "z", "new")))
 
 
+def test_a_dead_owner_gets_no_name(head: Head, world: World, journal: Memory) -> None:
+    """Goal: no name stays for ever. Method: an owner's last word comes after the word of its end,
+    and one after that of its node's."""
+    head.handle(ProcessLost(ANN.process), ONE)
+    head.handle(NameActor(1, job("j"), actor("x", ANN, "a")), ANN)
+    head.handle(NodeChanged(info(TWO, {}, alive=False, reason="drained")), TWO)
+    head.handle(NameActor(1, job("j"), actor("y", BOB, "b")), BOB)
+    assert world.take(ActorsFound) == []
+    world.sent.clear()
+    assert found(head, everywhere=True) == []
+    assert not any(key in journal.kept for key in map(object_id, ("a", "b")))
+
+
 def test_names_outlive_the_head(head: Head, world: World, journal: Memory) -> None:
     """Goal: a head that begins again has the names, less those of processes that ended meanwhile.
     Method: two names; one owner ends while there is no head, and its node tells that."""

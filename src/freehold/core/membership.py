@@ -224,6 +224,10 @@ class Membership:
         if self.ended.add(process):
             self.news.process_ended(process)
 
+    def has_ended(self, process: Address) -> bool:
+        """Whether we know that a process is gone."""
+        return process.process in self.ended.processes or process.node in self.gone
+
     def tell(self, message: Message, but: NodeId | None = None) -> None:
         """Send to every node that is present but one."""
         for node, member in self.members.items():

@@ -79,8 +79,12 @@ class Names:
         return given or (known.namespace if known is not None else "") or job.hex()
 
     def on_name(self, message: NameActor, peer: Address) -> None:
-        """An owner wants a name for its actor."""
+        """An owner wants a name for its actor. (The word that it has ended may have come before
+        this: then nobody waits for the answer, and nobody would take the name off again.)
+        """
         actor = message.actor
+        if self.members.has_ended(actor.owner):
+            return
         actor.namespace = self.namespace_of(actor.namespace, message.job)
         holder = self.actors.get((actor.namespace, actor.name))
         awaited = self.awaited.get((actor.namespace, actor.name))

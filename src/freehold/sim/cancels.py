@@ -91,7 +91,9 @@ class Cancels:
         process.role.cancel_task = cancel_task  # type: ignore[method-assign]
 
     def on_kill(self, process: Process, message: KillLease) -> None:
-        """An owner has a worker killed: for a task that had its grace."""
+        """An owner has a worker killed: an actor's, or for a task that had its grace."""
+        if message.lease in process.role.acting.actors.leases:  # type: ignore[attr-defined]
+            return
         lease = process.role.leasing.leases.get(message.lease)  # type: ignore[attr-defined]
         assert isinstance(lease, Lease)
         self.cluster.world.mark("a worker is killed for a cancel")
