@@ -50,8 +50,9 @@ class Cancels:
         if not (self.cluster.profile.timely and op.force):
             return
         entry = process.role.ownership.entries[handle.ref.object]
-        if entry.value is None:
-            self.later(op.grace + SLACK, lambda: self.check_object(owner, handle, op))
+        if entry.value is not None:
+            return  # (it had ended: nothing happens, to what it has called neither)
+        self.later(op.grace + SLACK, lambda: self.check_object(owner, handle, op))
         if op.recursive:
             patience = op.grace + VACATE_SECONDS + SLACK
             self.later(patience, lambda: self.check_below(place))
