@@ -1,4 +1,4 @@
-"""The exceptions of Freehold itself: src/freehold/errors.py."""
+"""The exceptions of Freehold itself: src/freehold/errors/."""
 
 from __future__ import annotations
 

@@ -337,7 +337,7 @@ def test_a_class_of_main_comes_back_as_itself(tmp_path: Path) -> None:
         assert "raise Mine(1, b=2)" in str(error), str(error)
         """)
     )
-    source = str(Path(errors.__file__).parents[1])
+    source = str(Path(errors.__file__).parents[2])
     run = subprocess.run(
         [sys.executable, script, worker],
         check=False,

@@ -271,7 +271,7 @@ def test_main_travels_by_value(tmp_path: Path) -> None:
         sys.stdout.buffer.write(blob)
         """)
     )
-    source = str(Path(errors.__file__).parents[1])
+    source = str(Path(errors.__file__).parents[2])
     run = subprocess.run(
         [sys.executable, script], capture_output=True, check=True, env={"PYTHONPATH": source}
     )
@@ -285,7 +285,7 @@ def test_what_is_imported_stays_small() -> None:
         "import sys; from freehold.wire import serial as s; s.deserialize(s.serialize((1, {}))"
         ".to_bytes()); print([m for m in ('numpy', 'cloudpickle') if m in sys.modules])"
     )
-    source = str(Path(errors.__file__).parents[1])
+    source = str(Path(errors.__file__).parents[2])
     run = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -13,7 +13,6 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from freehold import errors
 from freehold.errors import TaskError
 from freehold.wording import describe
 
@@ -23,7 +22,7 @@ FRAMES_MAX = 200  # of one exception, the last ones: a RecursionError has a thou
 NOTES_MAX = 32  # of one exception
 MEMBERS_MAX, GROUPS_MAX = 16, 4  # of an exception group, and groups within groups
 
-PACKAGE = str(Path(errors.__file__).parent) + "/"
+PACKAGE = str(Path(__file__).parents[1]) + "/"
 
 
 def shorten(text: str, limit: int = TEXT_MAX) -> str:
