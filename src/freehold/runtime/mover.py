@@ -99,8 +99,7 @@ class ByteMover:
         self.serving: dict[socket.socket, NodeId] = {}
         self.asking: dict[socket.socket, NodeId] = {}
 
-    @property
-    def spill_store(self) -> SpillStore:
+    def open_spill(self) -> SpillStore:
         """Made when it is first needed: most sessions never spill."""
         if self._spill is None:
             self._spill = self.make_spill()
@@ -115,7 +114,7 @@ class ByteMover:
             slots: Sequence[SpillSlot] = ()
             error = ""
             try:
-                slots = self.spill_store.write(
+                slots = self.open_spill().write(
                     [(key, self.arena.write_view(offset, size)) for key, offset, size in batch]
                 )
             except FreeholdError as problem:
@@ -134,7 +133,7 @@ class ByteMover:
             error = ""
             try:
                 self.arena.warm(offset, offset + size)
-                self.spill_store.read_into(slot, self.arena.write_view(offset, size))
+                self.open_spill().read_into(slot, self.arena.write_view(offset, size))
             except (SpillReadError, FreeholdError, OSError) as problem:
                 error = str(problem)
             self.transport.call_soon(lambda: self.objects.restored(object_id, error))
@@ -143,7 +142,7 @@ class ByteMover:
 
     def discard(self, slot: Any) -> None:
         """Free a slot, off the daemon's thread: unlinking 100 MB takes 5 ms."""
-        self.disk.submit(self.spill_store.release, slot)
+        self.disk.submit(self.open_spill().release, slot)
 
     # ------------------------------------------------------------------ pull
 
@@ -333,7 +332,7 @@ class ByteMover:
         link.sendall(ANSWER.pack(COMING, stored.size))
         if sending.from_disk:
             try:
-                for part in self.spill_store.parts(stored.slot, CHUNK):
+                for part in self.open_spill().parts(stored.slot, CHUNK):
                     link.sendall(part)
             except SpillReadError as problem:
                 raise OSError(str(problem)) from None

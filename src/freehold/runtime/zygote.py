@@ -143,6 +143,8 @@ class Zygote:
             for number, pid in self.children.values():
                 if number == start:
                     kill(pid)
+        elif verb == "removed":
+            self.spill_folders = ()
         return True
 
     def fork(self, start: int, descriptors: list[int], steward: bytes) -> None:
@@ -210,8 +212,8 @@ class Zygote:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         if self.cleans:
-            for spill_folder in self.spill_folders:
-                spill.sweep(Path(spill_folder))
+            for where in self.spill_folders:
+                spill.sweep(where, places.spill_name(self.folder))
             places.remove_node(self.folder)
 
 
