@@ -351,8 +351,7 @@ def _places(folders: Sequence[str | os.PathLike[str]], name: str) -> list[Place]
     """Those that can be used."""
     places: list[Place] = []
     failures = []
-    for where in folders:
-        folder = local_folder(where)
+    for where, folder in [(where, local_folder(where)) for where in folders]:
         try:
             if folder is None:
                 places.append(spill_url.Bucket(os.fspath(where), name))
