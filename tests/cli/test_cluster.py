@@ -248,6 +248,7 @@ def test_arguments_that_cannot_be_meant(home: Path) -> None:
     assert "use num_cpus=" in failed("start", "--head", "--resources", '{"CPU": 4}')
     assert "not NAME=VALUE" in failed("start", "--head", "--labels", "zone")
     assert "not a folder" in failed("start", "--head", "--spill-folder", home / "absent")
+    assert "write file:///a/b" in failed("start", "--head", "--spill-folder", "file://a/b")
     assert list(home.iterdir()) == []
 
 

@@ -76,7 +76,8 @@ def init(  # long: half of it is the table of its options
             machine has).
         object_store_memory: bytes of shared memory for values (default: 30 % of the machine's
             memory). Only what is used is taken.
-        spill_folders, spill_quota: where values go when that is full, and how many bytes at most.
+        spill_folders, spill_quota: where values go when that is full, and how many bytes at most;
+            folders, or URLs such as "s3://bucket/prefix" (docs/object-store.md).
         namespace: of names made by this program.
         log_to_driver: print what workers print.
         ignore_reinit_error: do nothing if already connected, instead of raising.
@@ -215,7 +216,9 @@ def local_settings(
     )
 
 
-def _check_node(labels: object, folders: object, quota: object, grace: object) -> None:
+def _check_node(
+    labels: object, folders: Sequence[str | os.PathLike[str]] | None, quota: object, grace: object
+) -> None:
     """Raise TypeError or ValueError for settings that a new node could not read."""
     if labels is not None:
         if not isinstance(labels, Mapping):
@@ -225,6 +228,11 @@ def _check_node(labels: object, folders: object, quota: object, grace: object) -
             text(f"label {name!r}", value)
     if isinstance(folders, str | bytes | os.PathLike):
         raise TypeError(f"spill_folders must be a list of folders, not {folders!r}")
+    if folders:
+        from freehold.store.spill import local_folder
+
+        for folder in folders:
+            local_folder(folder)
     if quota is not None:
         if isinstance(quota, bool) or not isinstance(quota, int):
             raise TypeError(f"spill_quota must be bytes, not {quota!r}")

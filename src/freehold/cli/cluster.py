@@ -43,6 +43,7 @@ from freehold.observe import cluster as observe
 from freehold.resources import CPU, GPU, MEMORY, UNIT
 from freehold.runtime import launch, machine, noded, places
 from freehold.runtime.headd import head_address
+from freehold.store.spill import local_folder
 from freehold.wire.messages import Address, NodeInfo
 from freehold.wire.placement import GroupInfo
 
@@ -100,7 +101,7 @@ def _resources(text: str) -> dict[str, float]:
 @click.option("--resources", type=_resources, metavar="JSON", help="Custom ones: '{\"disk\": 4}'.")
 @click.option("--labels", type=_labels, metavar="K=V,...", help="For placement by label.")
 @click.option("--object-store-memory", "store", type=size, metavar="SIZE", help="4GiB.")
-@click.option("--spill-folder", "spill", multiple=True, metavar="DIR", help="May be repeated.")
+@click.option("--spill-folder", "spill", multiple=True, metavar="DIR|URL", help="May be repeated.")
 @click.option("--spill-quota", type=size, metavar="SIZE", help="At most this much on disk.")
 @click.option("--dead-after", type=float, metavar="SECONDS", help="[default: 10] With --head.")
 @click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops the node.")
@@ -213,8 +214,14 @@ def _home() -> None:
 
 
 def _folder(name: str) -> str:
-    """A spill folder, absolute: daemons run in /."""
-    path = Path(name).absolute()
+    """A spill folder, absolute: daemons run in /. URLs elsewhere are tried by the node."""
+    try:
+        folder = local_folder(name)
+    except ValueError as error:
+        _fail(str(error))
+    if folder is None:
+        return name
+    path = folder.absolute()
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
         _fail(f"--spill-folder {path} is not a folder that you can write to")
     return str(path)

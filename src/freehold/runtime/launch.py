@@ -167,7 +167,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     sockets.allow_descriptors()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    noded.NodeDaemon(settings, link, zygote_pid).run()
+    daemon = noded.NodeDaemon(settings, link, zygote_pid)
+    try:
+        daemon.try_places()
+    except (OSError, ValueError) as error:
+        sys.exit(f"the node does not start: {error}")
+    daemon.run()
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ from freehold.runtime import places, zygote
 from freehold.runtime.descriptors import ARENA, send_descriptor
 from freehold.runtime.environments import EnvironmentMaker
 from freehold.runtime.keeper import Keeper, Kept
-from freehold.runtime.mover import ByteMover
+from freehold.runtime.mover import FAR_READS, ByteMover
 from freehold.runtime.transport import Transport
 from freehold.runtime.zygotes import Zygotes
 from freehold.store.allocator import Allocator
 from freehold.store.arena import Arena
-from freehold.store.spill import SpillStore
+from freehold.store.spill import SpillStore, local_folder
 from freehold.wire.detached import StartSteward
 from freehold.wire.handshake import BULK, DESCRIPTORS, Hello
 from freehold.wire.messages import (
@@ -190,11 +190,8 @@ class NodeDaemon:
         self.transport = Transport(self.address, places.read_token(session), folder_fd)
         self.arena = Arena.create(settings.store_bytes)
         self.room = Allocator(self.arena.capacity)
-        self.mover = ByteMover(
-            self.transport,
-            self.arena,
-            lambda: SpillStore(settings.spill_folders, settings.spill_quota),
-        )
+        readers = FAR_READS if self.spills_far() else 1
+        self.mover = ByteMover(self.transport, self.arena, self.make_spill, readers)
         info = NodeInfo(
             self.address,
             socket.gethostname(),
@@ -237,6 +234,22 @@ class NodeDaemon:
         self.keeper = Keeper(self.transport, settings.kept) if settings.kept is not None else None
         self.warmer_wanted = threading.Event()
         self.oom_kills = _oom_kills()
+
+    def spills_far(self) -> bool:
+        """Whether a place to spill to is not on this machine."""
+        return any(local_folder(where) is None for where in self.settings.spill_folders)
+
+    def make_spill(self) -> SpillStore:
+        """Where this node spills."""
+        settings, name = self.settings, places.spill_name(self.folder)
+        return SpillStore(settings.spill_folders, settings.spill_quota, name=name)
+
+    def try_places(self) -> None:
+        """Find out whether URLs can be spilled to while somebody waits to be told. Raises OSError
+        or ValueError, which name the place. (Folders are made when they are needed.)
+        """
+        if self.spills_far() and self.settings.ready >= 0:
+            self.mover.open_spill()
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -286,6 +299,7 @@ class NodeDaemon:
         """
         log.info("node stops: %s", self.stopping)
         self.mover.close()
+        self.zygotes.nothing_spilled()
         for start in self.outputs:
             for output in self.outputs[start]:
                 if output.fd >= 0:

@@ -244,6 +244,11 @@ def spill_folder(folder: Path) -> Path:
     return Path(f"/var/tmp/freehold-{os.getuid()}-{folder.parent.name}-{folder.name}")
 
 
+def spill_name(folder: Path) -> str:
+    """What the objects of a node are called that it spills to an object store: session and node."""
+    return f"{folder.parent.name}-{folder.name}"
+
+
 def package_folder(folder: Path) -> Path:
     """Where a node keeps packages of runtime environments: beside what it spills, on disk."""
     spill = spill_folder(folder)

@@ -3,8 +3,8 @@ imports takes.
 
 A single-threaded process with everything imported that a worker needs. It is the workers' parent,
 so it alone learns how they ended, and they die with it (PR_SET_PDEATHSIG). When its node daemon
-is gone it kills them and removes the node's folder, so that a killed daemon leaves nothing
-behind.
+is gone it kills them and removes the node's folder and what it had spilled, so that a killed daemon
+leaves nothing behind.
 
 The node's own is forked from the daemon. One for a runtime environment is executed anew, with the
 environment's variables and in its virtual environment, and imports what is to be preloaded before
@@ -14,6 +14,7 @@ Requests and answers are single datagrams on a socket pair:
     daemon -> zygote   ["start", n, steward] with the worker's stdout and stderr attached; a
                        steward (b"" for a worker) is named by the actor that it shall make
                        ["kill", n]
+                       ["removed", 0], at its end: what it had spilled is gone
     zygote -> daemon   ["started", n, pid]; ["ended", n, status]
                        ["ready", 0, ""] or ["failed", 0, why], once, if it was executed
 """
@@ -143,6 +144,8 @@ class Zygote:
             for number, pid in self.children.values():
                 if number == start:
                     kill(pid)
+        elif verb == "removed":
+            self.spill_folders = ()
         return True
 
     def fork(self, start: int, descriptors: list[int], steward: bytes) -> None:
@@ -210,8 +213,8 @@ class Zygote:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         if self.cleans:
-            for spill_folder in self.spill_folders:
-                spill.sweep(Path(spill_folder))
+            for where in self.spill_folders:
+                spill.sweep(where, places.spill_name(self.folder))
             places.remove_node(self.folder)
 
 

@@ -144,6 +144,11 @@ class Zygotes:
         for start in sorted(link.starts):
             self.hearer.worker_ended(start, int(signal.SIGKILL))
 
+    def nothing_spilled(self) -> None:
+        """The daemon has removed what it had spilled: the node's own zygote need not."""
+        with contextlib.suppress(OSError, KeyError):
+            self.links[b""].sock.send(zygote.encode(["removed", 0]))
+
     def close(self) -> None:
         """The daemon ends: so do the zygotes, as soon as they find that we have hung up."""
         for link in self.links.values():

@@ -1,11 +1,12 @@
 """Objects on disk: many in one file, until each has died.
 
-Knows      folders, files, and which objects of each file still live.
-Must not   know why an object is spilled, who pins it, or where else it has copies.
+Knows      what a file holds, and which objects of each file still live.
+Must not   know why an object is spilled, who pins it, or where else it has copies; how a file gets
+           to where it is kept and back (`Place`: ``spill_folder`` and ``spill_url``).
 
 Life of a spilled object: `write` puts a batch into one new file (a file per object is 12 times
 slower at 100 KB) and returns a `SpillSlot` for each; `read_into` copies it back as often as wanted;
-`release` ends it. The file is unlinked at once when its last object is released; until then the
+`release` ends it. The file is removed at once when its last object is released; until then the
 room of its dead objects stays taken, and stays counted.
 
 A file is a sequence of objects, each a header, the key and the bytes. The header repeats what the
@@ -14,39 +15,35 @@ becomes a wrong value. The checksum runs at 3.8 GiB/s without the interpreter lo
 cache takes everything it is what one notices (write 4.6 -> 2.0 GiB/s, read 12 -> 2.8, two cores);
 as soon as a disk is the limit it is not. Hence an option, and on by default.
 
-Nothing is synced to the medium: what is spilled need not outlive the node. Each store works in a
-folder of its own, locked while it lives. The lock goes with the process, so the next store in the
-same place removes what a killed one left behind.
+Nothing is synced to the medium: what is spilled need not outlive the node.
 
 Races considered: all methods may be called from several I/O threads. A lock guards the books, and
 no lock is held during I/O. Room is reserved before a file is written, so two writers cannot both
-use the last of the quota. A read beside a release either finishes from the unlinked file or fails
-with `SpillReadError`. A write that ends after `close` removes its file and fails.
+use the last of the quota. A read beside a release either finishes or fails with `SpillReadError`.
+A write that ends after `close` removes its file and fails.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import struct
 import threading
 import zlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
 
 from freehold.errors import OutOfDiskError
+from freehold.store import spill_folder, spill_url
 
 log = logging.getLogger("freehold")
 
 _HEADER: Final = struct.Struct("<8sHxxIQ")  # magic, key length, checksum, length: 24 bytes
 _MAGIC: Final = b"FHSPILL1"
-_PREFIX: Final = "freehold-spill-"
-_MOST_BUFFERS: Final = os.sysconf("SC_IOV_MAX")  # 1024 on Linux
 
 
 class SpillReadError(Exception):
@@ -72,36 +69,88 @@ class SpillSlot(NamedTuple):
     key: bytes
 
 
-class _Folder:
-    __slots__ = ("failed", "lock", "path")
+class Reader(Protocol):
+    """A stretch of a file, read from its beginning to its end."""
 
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
-        self.lock = lock
-        self.failed = False  # the last write there did: it is tried when no other can take it
+    def fill(self, views: Sequence[memoryview]) -> None:
+        """Read the next bytes into ``views``. Raises OSError, also if there are too few."""
+
+
+class Place(Protocol):
+    """Where files are kept, by their numbers. All methods may be called from several threads.
+
+    Attributes:
+        failed: the last write there did, so it is tried when no other can take it. The store's.
+    """
+
+    failed: bool
+
+    def write(self, number: int, pieces: Iterator[memoryview]) -> None:
+        """Write a new file, whole or not at all. Raises OSError."""
+
+    def opened(self, number: int, offset: int, size: int) -> AbstractContextManager[Reader]:
+        """Read ``size`` bytes of a file from ``offset``. Raises OSError."""
+
+    def remove(self, number: int) -> None:
+        """Remove a file, as far as that can be done."""
+
+    def clear(self) -> None:
+        """Remove all files, as far as that can be done."""
+
+    def close(self) -> None:
+        """The same, and let go of the place. What is being written there shall not stay."""
+
+
+def local_folder(where: str | os.PathLike[str]) -> Path | None:
+    """The folder on this machine that a path or a ``file:`` URL names; None for other URLs.
+
+    Raises:
+        ValueError: a ``file:`` URL without an absolute path.
+    """
+    text = os.fspath(where)
+    if "://" not in text:
+        return Path(text)
+    url = urlsplit(text)
+    if url.scheme != "file":
+        return None
+    if url.netloc not in ("", "localhost"):
+        raise ValueError(f"{text} names a machine: write file:///{url.netloc}{url.path}")
+    return Path(unquote(url.path))
+
+
+def sweep(where: str | os.PathLike[str], name: str) -> None:
+    """Remove what a store called ``name`` has left at a place, its process having died."""
+    folder = local_folder(where)
+    if folder is None:
+        spill_url.remove_all(os.fspath(where), name)
+    else:
+        spill_folder.sweep(folder)
 
 
 class _File:
-    __slots__ = ("live", "path", "size")
+    __slots__ = ("live", "place", "size")
 
-    def __init__(self, path: Path, size: int, live: set[int]) -> None:
-        self.path = path
+    def __init__(self, place: Place, size: int, live: set[int]) -> None:
+        self.place = place
         self.size = size
         self.live = live  # offsets of the objects not yet released
 
 
 class SpillStore:
-    """Spill files in one or several folders, taken in turn.
+    """Spill files in one or several places, taken in turn.
 
     Args:
-        folders: existing or to be made (mode 0700). Use one per disk. One that cannot be used is
-            left out with a warning, now or when it fails; as long as the others take what there is.
+        folders: paths, existing or to be made (mode 0700), or URLs (``s3://bucket/prefix``). Use
+            one per disk. A folder that cannot be used is left out with a warning, now or when it
+            fails, as long as the others take what there is. So is a URL later on; but one where
+            nothing can be written now is a mistake to be told.
         quota_bytes: how much all files together may take; None for as much as the disks hold.
         checksum: whether to guard each object's bytes by a CRC-32.
+        name: of this node among all: what it writes to a URL is called by it.
 
     Raises:
-        ValueError: no folder given, or a negative quota.
-        OSError: no folder can be made or written.
+        ValueError: no folder given, a negative quota, or a wrong ``file:`` URL.
+        OSError: no folder can be made or written, or nothing can be written to a URL.
     """
 
     def __init__(
@@ -109,6 +158,7 @@ class SpillStore:
         folders: Sequence[str | os.PathLike[str]],
         quota_bytes: int | None = None,
         checksum: bool = True,
+        name: str = "",
     ) -> None:
         if not folders:
             raise ValueError("spilling needs at least one folder")
@@ -121,16 +171,7 @@ class SpillStore:
         self._bytes = 0
         self._next = 0
         self._closed = False
-        self._folders: list[_Folder] = []
-        failures = []
-        for folder in folders:
-            try:
-                self._folders.append(_Folder(*_claim(Path(folder))))
-            except OSError as error:
-                failures.append(error)
-                log.warning("cannot spill to %s: %s", folder, error.strerror or error)
-        if not self._folders:
-            raise failures[0]
+        self._places = _places(folders, name or os.urandom(8).hex())
 
     @property
     def bytes_on_disk(self) -> int:
@@ -164,16 +205,16 @@ class SpillStore:
         size = sum(_HEADER.size + len(key) + view.nbytes for key, view in batch)
         number = self._reserve(size)
         try:
-            path = self._write_somewhere(number, batch)
+            place = self._write_somewhere(number, batch)
         except BaseException:
             self._give_back(size)
             raise
         slots = _slots(number, batch)
         with self._lock:
             if not self._closed:
-                self._files[number] = _File(path, size, {slot.offset for slot in slots})
+                self._files[number] = _File(place, size, {slot.offset for slot in slots})
                 return slots
-        _remove_folder(path.parent)  # close may have looked there before the file appeared
+        place.clear()  # close may have looked there before the file appeared
         raise ValueError("the spill store was closed during a write")
 
     def read_into(self, slot: SpillSlot, view: memoryview) -> None:
@@ -187,8 +228,8 @@ class SpillStore:
         if view.nbytes != slot.size:
             raise ValueError(f"object of {slot.size} bytes read into a view of {view.nbytes}")
         header = bytearray(_HEADER.size + len(slot.key))
-        with self._opened(slot) as fd:
-            _read_all(fd, slot, [memoryview(header), view], slot.offset)
+        with self._opened(slot) as reader:
+            reader.fill([memoryview(header), view])
         checksum = _check_header(slot, header)
         if self._checksum and zlib.crc32(view, zlib.crc32(slot.key)) != checksum:
             raise SpillReadError(f"{slot}: the bytes on disk are not those that were written")
@@ -205,13 +246,13 @@ class SpillStore:
         """
         header = bytearray(_HEADER.size + len(slot.key))
         buffer = memoryview(bytearray(min(most, slot.size)))
-        with self._opened(slot) as fd:
-            _read_all(fd, slot, [memoryview(header)], slot.offset)
+        with self._opened(slot) as reader:
+            reader.fill([memoryview(header)])
             checksum = _check_header(slot, header)
             found = zlib.crc32(slot.key)
             for start in range(0, slot.size, most):
                 part = buffer[: slot.size - start]
-                _read_all(fd, slot, [part], slot.offset + len(header) + start)
+                reader.fill([part])
                 found = zlib.crc32(part, found) if self._checksum else checksum
                 if start + len(part) == slot.size and found != checksum:
                     raise SpillReadError(f"{slot}: the bytes on disk are not what was written")
@@ -220,7 +261,8 @@ class SpillStore:
     def release(self, slot: SpillSlot) -> None:
         """End the object's life; the last one of a file takes the file with it.
 
-        Unlinking 100 MB takes 5 ms: call this from an I/O thread. After `close` it does nothing.
+        Removing 100 MB takes 5 ms on a disk, and an answer of an object store: call this from an
+        I/O thread. After `close` it does nothing.
 
         Raises:
             ValueError: the object was released before.
@@ -235,8 +277,8 @@ class SpillStore:
             if file.live:
                 return
             del self._files[slot.file]
-        # Unlink first, then count: the room may only be promised when it is there.
-        _unlink(file.path)
+        # Remove first, then count: the room may only be promised when it is there.
+        file.place.remove(slot.file)
         self._give_back(file.size)
 
     def close(self) -> None:
@@ -247,9 +289,8 @@ class SpillStore:
             self._closed = True
             self._files.clear()
             self._bytes = 0
-        for folder in self._folders:
-            _remove_folder(folder.path)
-            os.close(folder.lock)
+        for place in self._places:
+            place.close()
 
     def _reserve(self, size: int) -> int:
         """Take ``size`` bytes of the quota and a file number."""
@@ -260,7 +301,7 @@ class SpillStore:
                 raise OutOfDiskError(
                     f"spilling {size:,} bytes would exceed the spill quota: {self._bytes:,} of "
                     f"{self.quota_bytes:,} bytes are in use in "
-                    f"{', '.join(str(folder.path) for folder in self._folders)}"
+                    f"{', '.join(map(str, self._places))}"
                 )
             self._bytes += size
             self._next += 1
@@ -271,40 +312,61 @@ class SpillStore:
             if not self._closed:
                 self._bytes -= size
 
-    def _write_somewhere(self, number: int, batch: Sequence[tuple[bytes, memoryview]]) -> Path:
-        """Write into the folder whose turn it is, or into the next that works; return the path."""
+    def _write_somewhere(self, number: int, batch: Sequence[tuple[bytes, memoryview]]) -> Place:
+        """Write into the place whose turn it is, or into the next that works; return it."""
         failures = []
-        turn = number % len(self._folders)
-        folders = self._folders[turn:] + self._folders[:turn]
-        for folder in sorted(folders, key=lambda folder: folder.failed):  # those that work first
-            path = folder.path / str(number)
+        turn = number % len(self._places)
+        places = self._places[turn:] + self._places[:turn]
+        for place in sorted(places, key=lambda place: place.failed):  # those that work first
             try:
-                _write_file(path, _pieces(batch, self._checksum))
+                place.write(number, _pieces(batch, self._checksum))
             except OSError as error:
-                failures.append(f"{folder.path}: {error.strerror or error}")
-                if not folder.failed:
+                if self._closed:
+                    raise ValueError("the spill store was closed during a write") from error
+                failures.append(f"{place}: {error.strerror or error}")
+                if not place.failed:
                     log.warning("cannot spill to %s; left out until it can be", failures[-1])
-                folder.failed = True
+                place.failed = True
             else:
-                folder.failed = False
-                return path
+                place.failed = False
+                return place
         raise OutOfDiskError(f"nothing more can be spilled to disk: {'; '.join(failures)}")
 
     @contextlib.contextmanager
-    def _opened(self, slot: SpillSlot) -> Iterator[int]:
-        # Opened for each read (20 us): a big spill has more files than a process may hold open.
+    def _opened(self, slot: SpillSlot) -> Iterator[Reader]:
         with self._lock:
             file = self._files.get(slot.file)
         if file is None:
             raise SpillReadError(f"{slot}: its file was released")
         try:
-            fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+            size = _HEADER.size + len(slot.key) + slot.size
+            with file.place.opened(slot.file, slot.offset, size) as reader:
+                yield reader
         except OSError as error:
-            raise SpillReadError(f"{slot}: cannot open {file.path}: {error.strerror}") from error
+            problem = error.strerror or error
+            raise SpillReadError(f"{slot}: cannot be read in {file.place}: {problem}") from error
+
+
+def _places(folders: Sequence[str | os.PathLike[str]], name: str) -> list[Place]:
+    """Those that can be used."""
+    places: list[Place] = []
+    failures = []
+    for where, folder in [(where, local_folder(where)) for where in folders]:
         try:
-            yield fd
-        finally:
-            os.close(fd)
+            if folder is None:
+                places.append(spill_url.Bucket(os.fspath(where), name))
+            else:
+                places.append(spill_folder.Folder(folder))
+        except OSError as error:
+            if folder is None:
+                for place in places:
+                    place.close()
+                raise OSError(f"cannot spill to {where}: {error}") from error
+            failures.append(error)
+            log.warning("cannot spill to %s: %s", where, error.strerror or error)
+    if not places:
+        raise failures[0]
+    return places
 
 
 def _slots(number: int, batch: Sequence[tuple[bytes, memoryview]]) -> list[SpillSlot]:
@@ -325,49 +387,6 @@ def _pieces(batch: Sequence[tuple[bytes, memoryview]], checksum: bool) -> Iterat
             yield flat
 
 
-def _write_file(path: Path, pieces: Iterator[memoryview]) -> None:
-    """Write a new file, or leave none."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            _write_all(fd, pieces)
-        finally:
-            os.close(fd)  # network file systems tell of a full disk here
-    except BaseException:
-        _unlink(path)
-        raise
-
-
-def _write_all(fd: int, pieces: Iterator[memoryview]) -> None:
-    offset = 0
-    while pending := deque(islice(pieces, _MOST_BUFFERS)):
-        while pending:  # a write may be short: at 2 GiB, or when the disk fills up
-            written = os.pwritev(fd, list(pending), offset)
-            if written == 0:
-                raise OSError(0, "the disk took no more bytes")
-            offset += written
-            while pending and written >= pending[0].nbytes:
-                written -= pending.popleft().nbytes
-            if written:
-                pending[0] = pending[0][written:]
-
-
-def _read_all(fd: int, slot: SpillSlot, views: list[memoryview], offset: int) -> None:
-    pending = deque(view.cast("B") for view in views if view.nbytes)
-    while pending:
-        try:
-            got = os.preadv(fd, list(pending), offset)
-        except OSError as error:
-            raise SpillReadError(f"{slot}: cannot be read: {error.strerror}") from error
-        if got == 0:
-            raise SpillReadError(f"{slot}: its file ends at byte {offset}, before the object does")
-        offset += got
-        while pending and got >= pending[0].nbytes:
-            got -= pending.popleft().nbytes
-        if got:
-            pending[0] = pending[0][got:]
-
-
 def _check_header(slot: SpillSlot, header: bytearray) -> int:
     """Compare the header with the slot; return the checksum it holds."""
     magic, key_length, checksum, size = _HEADER.unpack_from(header)
@@ -375,51 +394,3 @@ def _check_header(slot: SpillSlot, header: bytearray) -> int:
     if (magic, key_length, size, key) != (_MAGIC, len(slot.key), slot.size, slot.key):
         raise SpillReadError(f"{slot}: the file holds something else at this offset")
     return int(checksum)
-
-
-def _claim(parent: Path) -> tuple[Path, int]:
-    """Make and lock a folder of our own in ``parent``; remove those whose process has died.
-
-    Returns its path and the descriptor that holds the lock. The parent is locked meanwhile, so
-    that no other store takes a folder just made, and not locked yet, for an abandoned one.
-    """
-    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(parent_fd, fcntl.LOCK_EX)
-        sweep(parent)
-        path = parent / (_PREFIX + os.urandom(8).hex())
-        path.mkdir(mode=0o700)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return path, lock
-    finally:
-        os.close(parent_fd)
-
-
-def sweep(parent: Path) -> None:
-    """Remove the folders in ``parent`` whose process has died."""
-    for sibling in list(parent.glob(_PREFIX + "*")):
-        _remove_if_abandoned(sibling)
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # another user's, locked, or gone already
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_folder(folder)
-        finally:
-            os.close(lock)
-
-
-def _remove_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        for path in list(folder.iterdir()):
-            _unlink(path)
-        folder.rmdir()
-
-
-def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):  # gone already, or its disk is: either way it is not ours
-        path.unlink()
