@@ -84,10 +84,12 @@ class Stage(Bench):
         ordered: bool = True,
         retries: int = 0,
         deps: list[Reference] | None = None,
+        parent: str = "",
     ) -> ActorTask:
-        """Call an actor."""
+        """Call an actor, in the task ``parent`` if this process runs tasks."""
         self.count += 1
         task = self.task(f"c{self.count}", Call("m"), max_retries=retries, deps=deps or [])
+        task.parent = task_id(parent) if parent else None
         self.acting.call(task, self.acting.calls.callee(actor, ordered=ordered))
         return task
 

@@ -166,8 +166,27 @@ def test_none_waits_for_one_behind_it(stage: Stage) -> None:
     stage.say(NodeChanged(info(NEAR, {}, alive=False, reason="lost power")))
     assert stage.sent(1) == ["c2", "c1"]
     stage.stream_ends(1)
-    queue = stage.acting.calls.callees[actor].queue
+    queue = stage.acting.calls.callees[actor].queues[b""]
     assert [stage.named[call.id] for call in queue] == ["c1", "c2"]
+
+
+def test_tasks_in_one_worker_do_not_hold_each_other_up(stage: Stage) -> None:
+    """Goal: a call does not wait for one whose argument may depend on it. Method: in a worker, one
+    task leaves a call behind that waits for a value; another task calls the same actor, twice; then
+    the value comes. Nothing is left of the lines."""
+    actor = stage.living()
+    stage.acting.calls.by_task = True
+    ref, maker = pending_value(stage)
+    stage.call(actor, deps=[ref], parent="one")
+    stage.call(actor, parent="one")
+    stage.call(actor, parent="two")
+    stage.call(actor, parent="two")
+    assert stage.sent(1) == ["c3", "c4"]
+    stage.grant(2)
+    stage.pushed(2)
+    stage.done(maker, 2)  # type: ignore[arg-type]
+    assert stage.sent(1) == ["c1", "c2"]
+    assert stage.acting.calls.callees[actor].queues == {}
 
 
 def test_an_argument_that_failed(stage: Stage) -> None:

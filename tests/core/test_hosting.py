@@ -43,11 +43,18 @@ class Home(Bench):
         self.fetching.missing = lambda key, owner, tried: self.looked_for.append(key)
 
     def call(
-        self, name: str, by: Address = ANN, *, needs: bool = False, group: str = "", number: int = 0
+        self,
+        name: str,
+        by: Address = ANN,
+        *,
+        needs: bool = False,
+        group: str = "",
+        number: int = 0,
+        line: bytes = b"",
     ) -> None:
         """A call comes; one that ``needs`` has an argument in a store."""
         message = PushTask(task_id(name), 0, lease(1), b"", b"", 1)  # type: ignore[arg-type]
-        message.actor = Call("m", group, number)
+        message.actor = Call("m", group, number, line)
         if needs:
             message.deps = [Argument(Reference(X, by), stored(100, NODE))]
         self.execution.on_push(message, by)
@@ -80,6 +87,19 @@ def test_each_caller_has_a_lane(serial: Home) -> None:
     serial.world.one(FetchObject)
     serial.fetching.on_ready(ObjectReady(X, 0, 100))
     assert (serial.next(), serial.next(), serial.next()) == ("a1", "a2", "")
+
+
+def test_each_line_of_a_caller_has_a_lane(serial: Home) -> None:
+    """Goal: calls of two tasks in one worker do not wait for each other, and lanes do not pile up.
+    Method: the argument of one task's call is late; another task's passes; then all have run."""
+    serial.call("a1", needs=True, line=b"one")
+    serial.call("a2", line=b"two")
+    serial.call("a3", line=b"one")
+    assert (serial.next(), serial.next()) == ("a2", "")
+    serial.world.one(FetchObject)
+    serial.fetching.on_ready(ObjectReady(X, 0, 100))
+    assert (serial.next(), serial.next()) == ("a1", "a3")
+    assert serial.hosting.lanes == {}
 
 
 def test_a_call_that_comes_again_takes_its_old_place(serial: Home) -> None:

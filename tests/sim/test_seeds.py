@@ -73,6 +73,7 @@ FOUND = [
     ("lives", 904226, "a claim on what a constructor had made raised in its owner"),
     ("tours", 910313, "calls that ran again waited for one another"),
     ("tours", 1000481, "a call at its host waited for one that ran again and came behind it"),
+    ("actors", 7006916, "a call waited for one of another task in its worker, which waited for it"),
     ("guilds", 104, "a program that had died got a name by its last word"),
     ("guilds", 7063, "a name stayed whose end a head had not read before it died"),
 ]

@@ -1,4 +1,4 @@
-"""Calls, a caller's side: the queue of one process to each actor that it calls.
+"""Calls, a caller's side: the queues of one process to each actor that it calls.
 
 A call is a task like any other (``submission`` knows its arguments, results and pins), but it goes
 to one process: where the actor lives. Life of a call: queued -> pushed -> done; or, when that
@@ -6,8 +6,10 @@ process ends first, queued again or failed.
 
 * **Order.** To an actor that runs one call after the other, calls are pushed in the order in which
   they were submitted: one whose arguments are not there holds up those behind it, and nothing else
-  does. All are pushed at once; the actor is their queue. To one that runs several at a time (in
-  threads, or coroutines) a call goes when its arguments are there.
+  does. All are pushed at once; the actor is their queue. The order is that of a *line*: of a
+  program, of an actor, or of one task. What another task in the same worker has called before
+  holds up nothing: it may wait for the very result of this one. To one that runs several at a time
+  (in threads, or coroutines) a call goes when its arguments are there.
 * **At most once.** A call that was pushed to a life that has ended may have run. It runs again only
   if the user allows it (``max_task_retries``), then before all that was not pushed. The queue is in
   the order of submission, so that no call waits for the result of one behind it. Else it fails: as
@@ -30,6 +32,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from operator import attrgetter
 
 from freehold.core.entries import Entry
@@ -71,7 +74,7 @@ NO_LEASE = LeaseId(b"")
 class Callee:
     """An actor that this process calls. ``count``: calls so far. ``pending``: those that are not
     done. ``place``: where calls are pushed, None while that is not known. ``gone``: whose end we
-    asked about last. ``queue``: calls by their numbers.
+    asked about last. ``queues``: calls of each line by their numbers; none is empty for long.
     """
 
     __slots__ = (
@@ -83,7 +86,7 @@ class Callee:
         "pending",
         "place",
         "pushed",
-        "queue",
+        "queues",
         "seeking",
         "unsure",
     )
@@ -97,9 +100,23 @@ class Callee:
         self.place: Place | None = None
         self.gone: ProcessId | None = None
         self.seeking = False
-        self.queue: deque[ActorTask] = deque()
+        self.queues: dict[bytes, deque[ActorTask]] = {}
         self.pushed: dict[bytes, ActorTask] = {}
         self.unsure: list[ActorTask] = []
+
+    def queue_of(self, task: ActorTask) -> deque[ActorTask]:
+        """Where a call stands until it is pushed."""
+        assert type(task.actor) is Call
+        queue = self.queues.get(task.actor.line)
+        if queue is None:
+            queue = self.queues[task.actor.line] = deque()
+        return queue
+
+    def ahead_of(self, task: ActorTask) -> ActorTask | None:
+        """The call that is to go before this one, if there is any."""
+        assert type(task.actor) is Call
+        queue = self.queues.get(task.actor.line)
+        return queue[0] if queue and queue[0] is not task else None
 
     def resolved(self, entry: Entry) -> None:
         """The actor's place, or its end, is known."""
@@ -119,6 +136,7 @@ class Calls(Placing):
         self.submission = submission
         self.callees: dict[ObjectId, Callee] = {}
         self.at: dict[ProcessId, dict[ObjectId, Callee]] = {}
+        self.by_task = False  # this process runs tasks: each has a line of its own
         # the role's: the shipped forms of what a call ends in
         self.dead: Callable[[Task, bytes], bytes]  # the actor has ended, by this error
         self.orphaned: Callable[[Task], bytes]  # its owner has
@@ -140,14 +158,15 @@ class Calls(Placing):
     def submit(self, task: ActorTask, callee: Callee) -> None:
         """One more call."""
         assert type(task.actor) is Call
-        task.actor = Call(task.actor.method, task.actor.group, callee.count)
+        line = (task.parent or b"") if self.by_task else b""
+        task.actor = Call(task.actor.method, task.actor.group, callee.count, line)
         task.subject = callee
         task.placing = self
         self.count(callee)
         callee.count += 1
         task.queued = callee.ordered
         if callee.ordered:
-            callee.queue.append(task)
+            callee.queue_of(task).append(task)
         self.submission.submit(task)
 
     def count(self, callee: Callee) -> None:
@@ -174,16 +193,23 @@ class Calls(Placing):
                     return
                 self.count(callee)
             task.queued = True
-            insort(callee.queue, task, key=_number)
-        self.fill(callee)
+            insort(callee.queue_of(task), task, key=_number)
+        self.fill(callee, task)
 
     def withdraw(self, task: Task) -> bool:
         """Nothing to do: a call that is over is passed over."""
         return task.state is not PUSHED
 
-    def fill(self, callee: Callee) -> None:
-        """Push what can be pushed."""
-        queue = callee.queue
+    def fill(self, callee: Callee, call: ActorTask) -> None:
+        """Push what can be pushed of the line of a call."""
+        queue = callee.queue_of(call)
+        self.push_from(queue, callee)
+        assert type(call.actor) is Call
+        if not queue and callee.queues.get(call.actor.line) is queue:
+            del callee.queues[call.actor.line]
+
+    def push_from(self, queue: deque[ActorTask], callee: Callee) -> None:
+        """Push what can be pushed of one line."""
         while queue:
             task = queue[0]
             if task.state is WAITING:
@@ -232,7 +258,9 @@ class Calls(Placing):
             callee.place = place
             self.at.setdefault(process, {})[entry.object] = callee
             self.lives_on(callee)
-            self.fill(callee)
+            for queue in list(callee.queues.values()):
+                if queue:
+                    self.fill(callee, queue[0])
         elif process != callee.gone or self.owner_lost(entry):
             self.ask(callee, process)
         else:
@@ -275,9 +303,9 @@ class Calls(Placing):
 
     def fail_all(self, callee: Callee, error: Callable[[Task], bytes]) -> None:
         """No call will be run."""
-        tasks = [*callee.unsure, *callee.queue]
+        tasks = [*callee.unsure, *chain.from_iterable(callee.queues.values())]
         callee.unsure.clear()
-        callee.queue.clear()
+        callee.queues.clear()
         for task in tasks:
             if task.state is not DONE:
                 task.queued = False
@@ -291,7 +319,7 @@ class Calls(Placing):
         callee.pushed.pop(task.id, None)
         if task.queued:  # it has failed, or was cancelled: those behind it go on
             task.queued = False
-            self.fill(callee)
+            self.fill(callee, task)
         callee.pending -= 1
         if not callee.pending:
             callee.entry.pins -= 1
@@ -303,7 +331,7 @@ class Calls(Placing):
         callee = self.callees.get(object_id)
         if callee is not None:
             callee.place = None
-            if callee.queue:
+            if callee.queues:
                 self.seek(callee)
 
     def worker_lost(self, process: ProcessId) -> None:
@@ -312,20 +340,18 @@ class Calls(Placing):
             callee.place = None
             pushed = list(callee.pushed.values())
             callee.pushed.clear()
-            again = []
             for task in pushed:
                 if task.cancelled:
                     self.abandoned(task)
                 elif self.submission.may_retry(task):
-                    again.append(task)
                     task.attempt += 1
                     task.state = QUEUED
                     task.queued = True
                     task.lease = None
+                    insort(callee.queue_of(task), task, key=_number)
                 else:
                     callee.unsure.append(task)
-            callee.queue = deque(sorted([*again, *callee.queue], key=_number))
-            if callee.unsure or callee.queue:
+            if callee.unsure or callee.queues:
                 self.seek(callee)
 
     def forget(self, object_id: ObjectId) -> Sequence[Entry]:

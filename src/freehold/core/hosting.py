@@ -5,9 +5,10 @@ like any other (``execution``: references, stored arguments, answers); this file
 has all it needs may begin.
 
 * **One after the other** (``ordered``): the calls of one caller run in the order in which it made
-  them, also where the stored arguments of one are late: each caller has a *lane*, and only its head
-  may become ready. The main thread takes them from ``execution.ready``. One whose result was lost
-  comes again, and takes its old place in the lane: what stands behind it may wait for that result.
+  them, also where the stored arguments of one are late: each caller's line (``calls``) has a
+  *lane*, and only its head may become ready. The main thread takes them from ``execution.ready``.
+  One whose result was lost comes again, and takes its old place in the lane: what stands behind it
+  may wait for that result.
 * **Several at a time**: a call begins when it has its arguments and its group has room. ``start``
   hands it to a thread or to the event loop. A group is a limit: the actor's own, or one by name.
 
@@ -31,6 +32,14 @@ from freehold.ids import ProcessId
 from freehold.wire.messages import Address, Call, Creation
 
 _number = attrgetter("message.actor.number")
+#: Of one line of one caller.
+Lane = tuple[ProcessId, bytes]
+
+
+def lane_of(run: Run) -> Lane:
+    """Where a call stands until it may run."""
+    call = run.message.actor
+    return run.submitter.process, call.line if type(call) is Call else b""
 
 
 class Group:
@@ -52,7 +61,7 @@ class Hosting:
         self.creation = creation
         self.owner = owner
         self.ordered = creation.limit == 1 and not creation.coroutines and not creation.groups
-        self.lanes: dict[ProcessId, deque[Run]] = {}
+        self.lanes: dict[Lane, deque[Run]] = {}
         self.groups = {name: Group(limit) for name, limit in creation.groups.items()}
         self.groups[""] = Group(creation.limit)
         self.closing = False  # the actor ends: no further call begins
@@ -61,9 +70,10 @@ class Hosting:
     def pushed(self, run: Run) -> None:
         """A call has come. It may not have its arguments yet."""
         if self.ordered:
-            lane = self.lanes.get(run.submitter.process)
+            key = lane_of(run)
+            lane = self.lanes.get(key)
             if lane is None:
-                lane = self.lanes[run.submitter.process] = deque()
+                lane = self.lanes[key] = deque()
             insort(lane, run, key=_number)
 
     def arrived(self, run: Run) -> None:
@@ -71,7 +81,7 @@ class Hosting:
         if self.closing:
             return
         if self.ordered:
-            self.advance(run.submitter.process)
+            self.advance(lane_of(run))
             return
         group = self.group_of(run)
         if group.running < group.limit:
@@ -79,11 +89,13 @@ class Hosting:
         else:
             group.queue.append(run)
 
-    def advance(self, caller: ProcessId) -> None:
+    def advance(self, key: Lane) -> None:
         """What stands at the head of a lane and has its arguments is ready."""
-        lane = self.lanes[caller]
+        lane = self.lanes[key]
         while lane and not lane[0].missing:
             self.execution.ready.append(lane.popleft())
+        if not lane:
+            del self.lanes[key]
 
     def group_of(self, run: Run) -> Group:
         """The group that limits a call."""
@@ -109,15 +121,16 @@ class Hosting:
         """A call that has not begun will not run: it was cancelled, its caller is gone, or an
         argument of it is.
         """
-        caller = run.submitter.process
+        key = lane_of(run)
         if not self.ordered:
             group = self.group_of(run)
             if run in group.queue:
                 group.queue.remove(run)
-        elif run in self.lanes.get(caller, ()):
-            self.lanes[caller].remove(run)
-            self.advance(caller)
+        elif run in self.lanes.get(key, ()):
+            self.lanes[key].remove(run)
+            self.advance(key)
 
     def caller_lost(self, caller: ProcessId) -> None:
         """Nothing more comes from there."""
-        self.lanes.pop(caller, None)
+        for key in [key for key in self.lanes if key[0] == caller]:
+            del self.lanes[key]

@@ -41,13 +41,14 @@ def tell_creation(finding: Finding, label: str, actor: Actor) -> None:
 def tell_call(finding: Finding, label: str, task: ActorTask, callee: Callee, me: Address) -> None:
     """A call that is not done."""
     place = callee.place
+    ahead = callee.ahead_of(task)
     if task.id in callee.pushed and place is not None:
         worker = place.worker
         finding.text = f"{label} was sent to its actor on node {short(worker.node)}"
         finding.questions = [Question(MORE, worker, RUN, task.id)]
-    elif place is not None and callee.queue and callee.queue[0] is not task:
+    elif place is not None and ahead is not None:
         finding.text = f"{label} waits for the call that was submitted before it"
-        finding.questions = [Question(NEEDS, me, TASK, callee.queue[0].id)]
+        finding.questions = [Question(NEEDS, me, TASK, ahead.id)]
     else:
         finding.text = f"{label} waits for its actor to be there"
         owner = callee.entry.owner or me

@@ -51,6 +51,7 @@ class Executor(Owner):
     def __init__(self, world: World, errors: Errors, node: Address, job: JobId) -> None:
         super().__init__(world, errors, node, job)
         self.execution = Execution(world, self.ownership, self.fetching)
+        self.acting.calls.by_task = True
         self.telling.execution = self.execution
         self.execution.cancelled_error = lambda run: errors.cancelled(run.message.name)
         executing: dict[type[Message], Callable[[Any, Address], None]] = {
@@ -158,6 +159,7 @@ class Executor(Owner):
         assert isinstance(run.message.actor, Creation)
         hosting = Hosting(self.execution, run.message.actor, run.submitter)
         self.execution.hosting = hosting
+        self.acting.calls.by_task = False  # (from now on it is the actor that calls)
         return hosting
 
     def exit_actor(self) -> None:

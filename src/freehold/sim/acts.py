@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @dataclass
 class Called:
     """One call: by whom, the how many-th of that caller's to that actor, of which life it has been
-    begun last."""
+    begun last. A program is one caller, an actor is, and of a worker each task."""
 
-    caller: ProcessId
+    caller: tuple[ProcessId, TaskId | None]
     actor: ObjectId
     number: int
     begun_in: WorkerProcess | None = None
@@ -43,9 +43,9 @@ class Acts:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.calls: dict[TaskId, Called] = {}
-        self.numbers: Counter[tuple[ProcessId, ObjectId]] = Counter()
+        self.numbers: Counter[tuple[tuple[ProcessId, TaskId | None], ObjectId]] = Counter()
         self.lives: dict[ObjectId, list[WorkerProcess]] = {}
-        self.latest: dict[tuple[WorkerProcess, ProcessId], int] = {}
+        self.latest: dict[tuple[WorkerProcess, tuple[ProcessId, TaskId | None]], int] = {}
         self.killed: set[str] = set()  # by the place in its program: for good
         self.quits: set[str] = set()
         self.deadly = 0  # what hosts die of just after a call has begun
@@ -54,7 +54,9 @@ class Acts:
 
     def on_call(self, process: UserProcess, task: Task, actor: Handle) -> None:
         """User code calls an actor."""
-        key = (process.address.process, actor.ref.object)
+        one_caller = process.kind == "driver" or getattr(process, "host", None) is not None
+        caller = (process.address.process, None if one_caller else task.parent)
+        key = (caller, actor.ref.object)
         self.numbers[key] += 1
         self.calls[task.id] = Called(*key, self.numbers[key])
         self.cluster.world.mark("an actor is called")

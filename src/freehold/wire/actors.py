@@ -28,12 +28,14 @@ class Creation(Record, tag=1):
 
 class Call(Record, tag=2):
     """What a call of an actor's method says beside the arguments. ``group``: "" for none.
-    ``number``: of the caller's calls of that actor.
+    ``number``: of the process's calls of that actor; they keep their order within a ``line``: a
+    task's id in a worker of tasks, "" elsewhere.
     """
 
     method: str
     group: str = ""
     number: int = 0
+    line: bytes = b""
 
 
 class Place(Record):
