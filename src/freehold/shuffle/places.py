@@ -82,7 +82,9 @@ class Remote:
         """Some stretches of an object, (from, to) each, asked for at the same time."""
         begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
         with self._told("read") as (system, path):
-            found: list[bytes] = system.cat_ranges([path] * len(ranges), begins, ends)
+            found: list[bytes] = system.cat_ranges(
+                [path] * len(ranges), begins, ends, on_error="raise"
+            )
         return found
 
     def read_into(self, offset: int, view: memoryview) -> int:
