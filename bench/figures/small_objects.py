@@ -115,8 +115,8 @@ FIGURE = Figure(
             "higher",
             "1,000 tasks submitted, then waited for one by one; tasks a second",
             (Target(10, "ray"),),
-            spent_on="in the program: every wait checks each reference that is left, 0.1 us each, and "
-            "a task costs 25 us besides",
+            spent_on="in the program: every wait checks each reference that is left, 0.1 us each, "
+            "and a task costs 25 us besides",
         ),
     ),
     shared=shared,
