@@ -244,7 +244,7 @@ class Accounting(RuleBasedStateMachine):
         if first is not None and not self.mover.spills:
             stored = first.stored
             assert self.objects.table.get(stored.id) is stored
-            assert stored.wants or stored.state == CREATING, "the first in line wants nothing"
+            assert stored.wanted() or stored.state == CREATING, "the first in line wants nothing"
             assert self.room.largest_free < stored.size, "room for the first in line"
 
     @invariant()
