@@ -100,7 +100,7 @@ MUTANTS: Final = (
         "the only copy is evicted", Spilling, "evict_one", ("pressure",), 1, bugs.evicts_primaries
     ),
     Mutant("a spill slot is lost", Spilling, "leave_arena", ("pressure",), 1, bugs.slot_is_lost),
-    Mutant("running again is free", Lineage, "begin_again", CRASHES, 15, bugs.free_of_charge),
+    Mutant("running again is free", Lineage, "begin_again", CRASHES, 2061, bugs.free_of_charge),
     Mutant(
         "arguments are not remade",
         Lineage,

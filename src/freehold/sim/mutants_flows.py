@@ -97,6 +97,11 @@ FLOW_MUTANTS: Final = (
     Mutant("untaken values stay", Streams, "withdraw", STREAMS, 1, ignored),
     Mutant("streams have no end", Streams, "end", STREAMS, 1, ignored),
     Mutant(
-        "a value lost in its run stays lost", Streams, "brought_and_lost", TORRENTS, 23, never_lost
+        "a value lost in its run stays lost",
+        Streams,
+        "brought_and_lost",
+        TORRENTS,
+        4162,
+        never_lost,
     ),
 )

@@ -33,8 +33,13 @@ class Registry:
     def living(self, name: str) -> NamedActor | None:
         """Who has the name now, if that can be told from above."""
         holder = self.holders.get(name)
-        torn = self.cluster.world.marks["torn journal"]  # (then the head may have forgotten it)
-        return holder if holder is not None and not torn and self.lives(holder) else None
+        return holder if holder is not None and self.known(holder) else None
+
+    def known(self, actor: NamedActor) -> bool:
+        """Whether the head has to know that an actor lives. With the end of its journal it may have
+        forgotten that.
+        """
+        return not self.cluster.world.marks["torn journal"] and self.lives(actor)
 
     def on_named(self, name: str, actor: NamedActor) -> None:
         """An actor has its name and is made."""
@@ -44,12 +49,13 @@ class Registry:
     def on_holder(self, name: str, holder: NamedActor) -> None:
         """The head says who has a name."""
         before = self.living(name)
-        if before is not None and before.object != holder.object:
+        two = before is not None and before.object != holder.object
+        if two and self.lives(holder):  # (else the answer is older than the end of that one)
             raise Violation("one name", f"{name} is that of two actors that live")
 
     def on_found(self, name: str, before: NamedActor | None, found: Sequence[NamedActor]) -> None:
         """The head was asked for a name that ``before`` had, and has answered."""
-        if before is None or not self.lives(before):
+        if before is None or not self.known(before):
             return
         if [actor.object for actor in found] != [before.object]:
             raise Violation("one name", f"{name} has {len(found)} other actors, its own lives")
