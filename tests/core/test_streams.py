@@ -11,6 +11,7 @@ from core.owners import NEAR, NODE, Home, worker
 from core.world import World, failed, info, inline, process, reference, stored, task_id
 from freehold.core.entries import Entry
 from freehold.core.streams import NO_MORE, OPEN, STREAM_BYTES, WINDOW, Stream, StreamTask
+from freehold.core.submission import DONE
 from freehold.wire.messages import (
     CloseStream,
     FreeObjects,
@@ -24,6 +25,7 @@ from freehold.wire.messages import (
     StreamItem,
     StreamTaken,
     StreamTerms,
+    TaskDone,
     Value,
 )
 
@@ -455,6 +457,22 @@ def test_what_a_second_run_does_not_bring_is_an_error(source: Source, world: Wor
     source.forget(stream, *range(4))
     world.take(FreeObjects, NODE)
     source.rest()
+
+
+def test_a_closed_stream_that_raises_does_not_run_again(source: Source, world: World) -> None:
+    """Goal: nobody wants what a further attempt would bring. Method: a stream that may be retried
+    is closed; its run, which had not heard of that yet, ends with an exception to retry."""
+    stream = source.stream(max_retries=3, retry_exceptions=b"*")
+    source.push(stream)
+    source.item(stream, 1)
+    source.streams.close(stream)
+    world.sent.clear()
+    task = stream.task
+    source.say(StreamEnd(task.id, task.attempt, 1), worker(source.at_worker))
+    done = TaskDone(task.id, task.attempt, [failed(b"KeyError")], 10, True)
+    source.say(done, worker(source.at_worker))
+    assert (task.state, task.attempt) == (DONE, 0)
+    assert world.take(PushTask) == []
 
 
 def test_a_closed_stream_runs_again_only_as_far_as_needed(source: Source, world: World) -> None:

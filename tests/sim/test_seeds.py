@@ -74,6 +74,7 @@ FOUND = [
     ("tours", 910313, "calls that ran again waited for one another"),
     ("tours", 1000481, "a call at its host waited for one that ran again and came behind it"),
     ("actors", 7006916, "a call waited for one of another task in its worker, which waited for it"),
+    ("streams", 8013607, "a closed stream whose run raised was made once more"),
     ("guilds", 104, "a program that had died got a name by its last word"),
     ("guilds", 7063, "a name stayed whose end a head had not read before it died"),
 ]

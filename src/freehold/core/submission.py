@@ -400,7 +400,8 @@ class Submission(Results):
             self.discard(message, worker, free=task is None)
             return None
         task.function.measured(message.micros)
-        if message.retry and not task.cancelled and self.may_retry(task):
+        spent = task.cancelled or (task.stream is not None and task.stream.spent)
+        if message.retry and not spent and self.may_retry(task):
             self.try_again(task)
             return task
         self.finish(task, message.results, worker)

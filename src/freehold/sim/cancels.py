@@ -49,8 +49,8 @@ class Cancels:
             self.cluster.world.mark("what another owns is cancelled")
         if not (self.cluster.profile.timely and op.force):
             return
-        entry = process.role.ownership.entries[handle.ref.object]
-        if entry.value is not None:
+        entry = owner.role.ownership.entries.get(handle.ref.object)  # type: ignore[attr-defined]
+        if entry is None or entry.value is not None:
             return  # (it had ended: nothing happens, to what it has called neither)
         self.later(op.grace + SLACK, lambda: self.check_object(owner, handle, op))
         if op.recursive:
