@@ -130,8 +130,8 @@ class Bundling:
         """One bundle that may be used on a node."""
         if group not in self.created:
             raise Violation("all or nothing", f"{node.name} uses bundle {index}, others have none")
-        if node.address.node in self.cluster.declared or self.cluster.world.marks["torn journal"]:
-            return  # (what a head does that has forgotten a placing is open: docs/track-record.md)
+        if node.address.node in self.cluster.declared:
+            return
         for other in self.cluster.live_nodes():
             there = other.role.scheduling.bundles.held.get(group, {}).get(index)
             lost = other is node or other.address.node in self.cluster.declared
