@@ -73,6 +73,9 @@ WARM_AHEAD: Final = (16 << 20, 256 << 20)
 #: for all else: other nodes, programs, spill files. Without any left it could not even say so.
 EACH: Final = 4
 RESERVED: Final = 128
+#: Seconds that a start waits for descriptors before it is refused: those of a worker that is just
+#: ending (of an actor whose last handle has gone, say) come free in a few milliseconds.
+ENDING_SECONDS: Final = 1.0
 
 
 class Settings(msgspec.Struct):
@@ -409,13 +412,32 @@ class NodeDaemon:
 
     def start_worker(self, start: int, zygote: bytes = b"") -> None:
         """Have a zygote fork a worker with its output piped to us."""
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if EACH * (len(self.outputs) + 1) + RESERVED > most:
-            many = f"{most:,} files open, enough for {max(most - RESERVED, 0) // EACH:,} workers"
-            detail = f"the node daemon may have {many} (see `ulimit -Hn` where it was started)"
-            death = Death(0, self.settings.node, detail=detail)
-            self.transport.call_soon(lambda: self.role.worker_ended(start, death))
+        if self.may_open():
+            self.fork_worker(start, zygote)
             return
+
+        def try_again() -> None:
+            if self.may_open():
+                self.fork_worker(start, zygote)
+            else:
+                self.role.worker_ended(start, self.too_many())
+
+        self.transport.call_at(self.transport.now() + ENDING_SECONDS, try_again)
+
+    def may_open(self) -> bool:
+        """Whether one more worker leaves descriptors for all else."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return EACH * (len(self.outputs) + 1) + RESERVED <= most
+
+    def too_many(self) -> Death:
+        """The end of a worker that could not be started for want of descriptors."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        many = f"{most:,} files open, enough for {max(most - RESERVED, 0) // EACH:,} workers"
+        detail = f"the node daemon may have {many} (see `ulimit -Hn` where it was started)"
+        return Death(0, self.settings.node, detail=detail)
+
+    def fork_worker(self, start: int, zygote: bytes) -> None:
+        """There are descriptors for it."""
         pipes = [os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)]
         (out, out_end), (err, err_end) = pipes
         self.outputs[start] = (Output(self, start, out, False), Output(self, start, err, True))
