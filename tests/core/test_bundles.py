@@ -149,8 +149,9 @@ def test_removal_ends_what_runs_and_what_waits(bench: Bundled) -> None:
 
 
 def test_what_the_head_does_not_count_on_is_given_up(bench: Bundled) -> None:
-    """Goal: after a new stream to the head, a bundle is kept if the head names it, else not; and a
-    place that the head names and that is not held here is denied.
+    """Goal: after a new stream to the head, a bundle is kept if the head names it; the head is told
+    of one that it does not name, which is kept until it says no; and a place that the head names
+    and that is not held here is denied.
     """
     bench.reserve({0: cpus(1)})
     placed = GroupInfo(
@@ -163,7 +164,10 @@ def test_what_the_head_does_not_count_on_is_given_up(bench: Bundled) -> None:
     bench.world.one(BundlesReserved)
     assert bench.scheduling.free["CPU"] == 0
     bench.bundles.reconcile([placed])
-    bench.world.take(BundlesReserved)
+    denied, told = bench.world.take(BundlesReserved, HEAD)
+    assert (denied.round, bool(denied.refused)) == (b"other...", True)
+    assert (told.group, told.round, told.refused) == (b"unknown.", ROUND, "")
+    bench.bundles.on_release(ReleaseBundles(told.group, told.round))
     assert bench.scheduling.free["CPU"] == 3 * UNIT
 
 

@@ -6,12 +6,17 @@ import pytest
 
 from core.owners import NEAR
 from core.stage import Stage, place, worker
-from core.world import World, failed, info, inline, object_id, process, stored
+from core.world import World, failed, info, inline, object_id, process, stored, task_id
 from freehold.core.entries import Entry
+from freehold.core.streams import Stream, StreamCall
 from freehold.ids import ObjectId, return_id
 from freehold.wire.messages import (
+    ActorLent,
     ActorRestarts,
+    BorrowActor,
+    Call,
     CancelTask,
+    CloseStream,
     DefineFunction,
     EndActor,
     Locate,
@@ -123,6 +128,47 @@ def test_at_most_once(stage: Stage) -> None:
     stage.answer(waiting, 3)
     assert stage.outcome(waiting) == b"value"
     stage.world.take(ReturnLease)
+
+
+def test_a_closed_stream_of_a_dead_actor_is_not_called_again(stage: Stage) -> None:
+    """Goal: nothing is made for nobody. Method: a call that streams and may be retried; its stream
+    is closed, then the process of the actor dies; the next life is not called."""
+    actor = stage.living(restarts=1)
+    call = StreamCall(
+        task_id("s"), stage.function("A", 1.0), b"", resources={}, name="s", max_retries=-1
+    )
+    call.actor, call.stream = Call("m"), Stream(call, 0)
+    stage.named[call.id] = "s"
+    stage.acting.call(call, stage.acting.calls.callee(actor, ordered=True))
+    assert stage.sent(1) == ["s"]
+    stage.owner.streams.close(call.stream)
+    stage.world.one(CloseStream, worker(1))
+    stage.stream_ends(1)
+    stage.reaped(1)
+    stage.world.one(RequestLease)
+    assert call.id not in stage.owner.submission.tasks
+    stage.grant(2)
+    stage.made(stage.entry_of(actor).task.task, 2, 1)  # type: ignore[union-attr]
+    assert stage.sent(2) == []
+
+
+def test_who_was_interrupted_borrows_nothing(stage: Stage) -> None:
+    """Goal: a process that looked an actor up by its name, and was interrupted before the owner's
+    answer or just after it, is not counted for it in the end. Method: once each; the owner gets
+    its count back."""
+    actor = object_id("theirs")
+    ref = Reference(actor, OWNER)
+    for answered in (False, True):
+        borrowing = stage.acting.borrow(ref, lambda: None)
+        assert stage.world.one(BorrowActor, OWNER).object == actor
+        if not answered:
+            stage.acting.give_back(actor, borrowing)
+        stage.say(ActorLent(actor, True), OWNER)
+        if answered:
+            stage.acting.give_back(actor, borrowing)
+        assert actor not in stage.owner.ownership.entries
+        (given,) = stage.world.take(Release, OWNER)
+        assert given == Release(actor, 1)
 
 
 def test_retries_come_first_and_in_order(stage: Stage) -> None:

@@ -197,7 +197,6 @@ class Gathering:
         self.ids = count(1)
         self.names = count(1)
         self.journal = SimJournal()
-        self.forgotten: set[GroupId] = set()  # a head knew less of them than a node: torn journal
         self.streams: dict[tuple[bytes, bytes], deque[tuple[Address, Address, bytes]]] = {}
         self.machines: dict[NodeId, Machine] = {}
         self.head_world = World(self, HEAD)
@@ -305,8 +304,6 @@ class Gathering:
             other = self.machines[place.node.node].scheduling.bundles
             theirs = other.groups.get(group)
             if theirs is not None and theirs.version <= info.version:
-                if group in self.forgotten:
-                    continue  # the head took it back: see "Open" in docs/track-record.md
                 assert other.held[group][index].round == round_, "half of a group can be used"
 
     # -- faults
@@ -350,11 +347,6 @@ class Gathering:
         """Another head, on the journal of the last."""
         self.head_world = World(self, HEAD)
         self.head = Head(self.head_world, self.journal, DEAD_AFTER)
-        for machine in self.machines.values():
-            for group, told in machine.scheduling.bundles.groups.items():
-                known = self.placing.groups.get(group)
-                if known is None or known.version < told.version:
-                    self.forgotten.add(group)
 
     # -- what programs do
 

@@ -132,7 +132,13 @@ def borrowed(
     with process.lock:
         borrowing = process.role.acting.borrow(ref, signal.ring, ended=ended)
         process.transport.flush()
-    process.pump.wait(borrowing, signal, None)
+    try:
+        process.pump.wait(borrowing, signal, None)
+    except BaseException:  # Ctrl-C, or this task is cancelled
+        with process.lock:
+            process.role.acting.give_back(ref.object, borrowing)
+            process.transport.flush()
+        raise
     if not borrowing.alive:
         return None
     return ActorHandle(ObjectRef(process, ref), kind_of(actor.kind))

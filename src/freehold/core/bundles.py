@@ -7,11 +7,12 @@ places, and that this is one of them: leases are granted from it) -> *ended* (th
 or the head has moved the bundle: what runs in it ends, what it held goes back to the node's pool:
 what is free of it at once, the rest as each lease ends).
 
-Nothing of this is decided here. A reserved bundle is given up when the head says so, and when the
-head, after the stream to it has ended, takes this node in again without naming it (``reconcile``):
-one that came back may never have heard of the round, and one that stayed has given it up. So
-whatever is lost on the way, a bundle that the head does not count on is not kept, and one that it
-counts on is not given up. Should the head name a place that is not held here (its journal was
+Nothing of this is decided here. A reserved bundle is given up when the head says so. When the head,
+after the stream to it has ended, takes this node in again without naming it, it is told of the
+bundle (``reconcile``): it may have given up the round, or never have heard of it, and says so; or
+another node knows that the round was completed, which the head has forgotten. So whatever is lost
+on the way, a bundle that the head does not count on is not kept, and one that it counts on is not
+given up. Should the head name a place that is not held here (its journal was
 torn), it is told so, and places the bundle anew.
 
 A reservation that does not fit is refused at once, unless the head says that the group has waited
@@ -46,7 +47,7 @@ from freehold.wire.messages import (
     RequestLease,
     ReserveBundles,
 )
-from freehold.wire.placement import CREATED, REMOVED, GroupInfo, Place
+from freehold.wire.placement import CREATED, REMOVED, GroupInfo
 
 #: Removed groups that are remembered, 100 bytes each. Of older ones the head is asked.
 REMOVED_KEPT: Final = 1000
@@ -187,25 +188,19 @@ class Bundles:
                 self.end(info.group, index)
 
     def reconcile(self, groups: Iterable[GroupInfo]) -> None:
-        """The head has taken us in (again), and these are all groups: what they do not place here
-        is not ours.
+        """The head has taken us in (again), and these are all groups, as far as it knows: it has
+        to hear what else we hold.
         """
         told = {info.group: info for info in groups}
         self.claims.clear()
         unsure, self.asked = self.asked | self.groups.keys(), set()
-        for group, held in list(self.held.items()):
-            info = told.get(group)
-            for index, bundle in list(held.items()):
-                if not bundle.placed and not (info and self.is_here(info, index, bundle.round)):
-                    self.end(group, index)
         for info in told.values():
             self.on_changed(info)
+        for group, held in self.held.items():
+            for round_ in dict.fromkeys(b.round for b in held.values() if not b.placed):
+                self.tell_head(BundlesReserved(group, round_, "", self.positive(self.own.free)))
         for group in sorted(unsure - told.keys() - self.removed.keys()):
             self.ask(group)
-
-    def is_here(self, info: GroupInfo, index: int, round_: bytes) -> bool:
-        """Whether the head counts on this bundle of ours."""
-        return index < len(info.places) and info.places[index] == Place(self.world.address, round_)
 
     def ask(self, group: GroupId) -> None:
         """Have the head say how a group is."""

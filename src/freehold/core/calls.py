@@ -341,7 +341,7 @@ class Calls(Placing):
             pushed = list(callee.pushed.values())
             callee.pushed.clear()
             for task in pushed:
-                if task.cancelled:
+                if task.over:
                     self.abandoned(task)
                 elif self.submission.may_retry(task):
                     task.attempt += 1

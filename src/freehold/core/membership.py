@@ -174,6 +174,10 @@ class Membership:
             self.journal.put(node, NodeChanged(info))
             self.members[node] = Member(info, self.world.now(), False)
 
+    def complete(self) -> bool:
+        """Whether every node that is expected has called: nothing is known better elsewhere."""
+        return all(member.present for member in self.members.values())
+
     def fenced(self, message: Message, peer: Address) -> bool:
         """Whether this node is gone, and so what it says is void. It is told, and why; one that
         asks again whether it may leave, that it may.

@@ -19,9 +19,13 @@ after ``INSIST_SECONDS``, because what holds the resources may be tasks without 
 What the nodes hold and what the head believes can differ only while the head, or the stream between
 the two, is away. A node that calls again is told every group: it keeps of its bundles those that
 are placed with it, and lets go of the others; rounds with such a node are given up here (it may
-never have heard of them). A round that was under way when a head died is unknown to the next one,
-and is let go of in the same way. What a torn journal has lost the nodes tell (``adopt``); that a
-group was removed counts more than anything else that is said of it.
+never have heard of them). A round that was under way when a head died is unknown to the next one.
+What a torn journal has lost the nodes tell (``adopt``); that a group was removed counts more than
+anything else that is said of it.
+
+So a head that begins anew knows for sure how things are only when every node that it expects has
+called or is gone. Until then it places nothing, and takes nothing back: the node that calls next
+may know that a round was completed of which the others have not heard.
 
 Races considered: an answer to a round that was given up is not known any more, and the node has
 been told to let go; a job that ends before its group's creation has come (they travel on different
@@ -124,6 +128,7 @@ class Placing:
         self.rounds: dict[bytes, Round] = {}
         self.insisting = b""  # the round with which we do
         self.pauses: dict[GroupId, Pause] = {}
+        self.unsure: dict[tuple[NodeId, bytes], GroupId] = {}  # rounds of an earlier head, held
         self.looker: Timer | None = None
         self.sweeper: Timer | None = None
         for record in journal.load():
@@ -246,16 +251,35 @@ class Placing:
 
     def look_later(self) -> None:
         """Something may have come free for groups that wait."""
-        if self.looker is None and any(info.state != CREATED for info in self.groups.values()):
+        waiting = self.unsure or any(info.state != CREATED for info in self.groups.values())
+        if self.looker is None and waiting:
             self.looker = self.world.call_at(self.world.now() + LOOK_AFTER, self.look)
 
     def look(self) -> None:
         """Try those that wait, oldest first."""
         self.looker = None
+        if self.members.complete():
+            self.let_go()
         nodes = self.picture()
         for info in list(self.groups.values()):
             if info.state != CREATED:
                 self.try_to_place(info, nodes)
+
+    def let_go(self) -> None:
+        """All have called: what they hold of rounds that nobody knows to be complete is over."""
+        for (node, round_), group in self.unsure.items():
+            member = self.members.members.get(node)
+            if member is not None and not self.is_placed(group, node, round_):
+                self.world.send(member.info.address, ReleaseBundles(group, round_))
+        self.unsure.clear()
+
+    def is_placed(self, group: GroupId, node: NodeId, round_: bytes) -> bool:
+        """Whether a bundle of a group has its place by this round on this node."""
+        info = self.groups.get(group)
+        return info is not None and any(
+            place is not None and (place.node.node, place.round) == (node, round_)
+            for place in info.places
+        )
 
     def try_to_place(self, info: GroupInfo, nodes: dict[NodeId, NodeInfo]) -> None:
         """Begin a round for the bundles without a place, if there seems to be room; what it takes
@@ -263,6 +287,10 @@ class Placing:
         """
         pause = self.pauses.get(info.group)
         if pause is not None and self.world.now() < pause.until:
+            return
+        if not self.members.complete():
+            if not info.reason:
+                self.change(info, info.places, "the head began anew, and not all nodes have called")
             return
         if any(under_way.group is info for under_way in self.rounds.values()):
             return
@@ -316,6 +344,9 @@ class Placing:
         if under_way is None:
             if message.refused:
                 self.not_held(message, peer.node)
+            else:
+                self.unsure[peer.node, message.round] = message.group
+                self.look_later()
         elif message.refused:
             self.pause(message.group)
             under_way.waiting.discard(peer.node)

@@ -204,6 +204,11 @@ class Task:
         return self.cancelled or (self.clock is not None and self.clock.expired)
 
     @property
+    def over(self) -> bool:
+        """Whether nothing that a further run could bring is wanted."""
+        return self.cancelled or (self.stream is not None and self.stream.spent)
+
+    @property
     def title(self) -> str:
         """What to call it in messages."""
         return self.name or self.function.name
@@ -400,8 +405,7 @@ class Submission(Results):
             self.discard(message, worker, free=task is None)
             return None
         task.function.measured(message.micros)
-        spent = task.cancelled or (task.stream is not None and task.stream.spent)
-        if message.retry and not spent and self.may_retry(task):
+        if message.retry and not task.over and self.may_retry(task):
             self.try_again(task)
             return task
         self.finish(task, message.results, worker)

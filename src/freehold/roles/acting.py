@@ -202,6 +202,12 @@ class Acting:
             self.world.send(ref.owner, BorrowActor(ref.object, ended))
         return borrowing
 
+    def give_back(self, object_id: ObjectId, borrowing: Borrowing) -> None:
+        """Who wanted to borrow was interrupted: what it holds, or will, is dropped."""
+        if borrowing.alive:
+            self.owner.ownership.drop_handle(object_id)
+        borrowing.wanted = False
+
     def on_borrow(self, message: BorrowActor, peer: Address) -> None:
         """Someone has found our actor by its name."""
         object_id = message.object
@@ -228,6 +234,8 @@ class Acting:
                 entry = entries[message.object] = Entry(message.object, owner)
             entry.received += 1
             entry.handles += 1
+            if not borrowing.wanted:
+                self.owner.ownership.drop_handle(message.object)
         borrowing.answer(alive=message.alive)
 
     # ------------------------------------------------------------------ facts between machines
@@ -274,14 +282,15 @@ class Acting:
 
 class Borrowing:
     """A question to an actor's owner: done when it is answered. ``alive``: we are counted, and hold
-    one handle.
+    one handle, if it is still ``wanted``.
     """
 
-    __slots__ = ("alive", "done", "ref", "wake")
+    __slots__ = ("alive", "done", "ref", "wake", "wanted")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.alive = False
         self.done = False
+        self.wanted = True
         self.ref: Reference | None = None
         self.wake = wake
 

@@ -532,17 +532,15 @@ class Owner:
         return self.errors.owner_died(entry.object, entry.owner, why)
 
     def abandoned(self, task: Task) -> None:
-        """A cancelled task is not running any more."""
+        """A task of which nobody wants more is not running any more."""
         self.submission.fail(task, self.errors.cancelled(task.title))
 
     def worker_died(self, task: Task, death: Death) -> None:
         """The task that a dead worker was running."""
-        if task.cancelled:
+        if task.over:
             self.abandoned(task)
         elif task.ending:
             self.timed_out(task)
-        elif task.stream is not None and task.stream.spent:
-            self.abandoned(task)
         elif self.submission.may_retry(task):
             self.submission.try_again(task)
         else:
