@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from freehold.sim.cluster import Cluster, knobs
-from freehold.sim.generate import Case, Fault, NodeSpec
+from freehold.sim.cluster import Cluster, knobs, run_case
+from freehold.sim.generate import Case, Fault, NodeSpec, make_case
 from freehold.sim.ops import Call, Function, Get, Group, Op, Program, Ready, Remove, Sleep
 from freehold.wire.placement import PACK, SPREAD, STRICT_PACK, STRICT_SPREAD
 
@@ -75,3 +75,10 @@ def test_nothing_is_lost_or_granted_twice(seed):
         own = node.role.scheduling.own
         assert own.free == own.total
     assert len(cluster.live_nodes()) >= 4
+
+
+def test_a_removal_that_the_journal_lost():
+    """Goal: a group that was removed stays so, although the head has lost the end of its journal
+    before any node had heard of it. Method: the seed that found it: the program's node tells."""
+    outcome = run_case(make_case(9300241, "parcels"))
+    assert outcome.promise == "", outcome.detail

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any, Final
 
 from freehold import resources
@@ -25,6 +26,7 @@ from freehold.wire.messages import (
     INLINE,
     CreateGroup,
     FindGroups,
+    GroupChanged,
     Groups,
     Message,
     Reference,
@@ -39,6 +41,7 @@ from freehold.wire.placement import (
     STRICT_SPREAD,
     Clause,
     GroupInfo,
+    grave,
 )
 
 STRATEGIES: Final = (PACK, SPREAD, STRICT_PACK, STRICT_SPREAD)
@@ -159,7 +162,8 @@ def placement_group(
         lifetime == "detached",
         selectors,
     )
-    answer = _ask(process, lambda request: CreateGroup(request, info))
+    asked = count()
+    answer = _ask(process, lambda request: CreateGroup(request, info, next(asked) > 0))
     if answer.error:
         raise ValueError(answer.error)
     return _handle(info)
@@ -170,7 +174,11 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
     with TaskPlacementGroupRemovedError. Harmless for one that was removed.
     """
     group = _checked(placement_group)._group
-    _ask(session.connected(), lambda request: RemoveGroup(request, group))
+    process = session.connected()
+    _ask(process, lambda request: RemoveGroup(request, group))
+    with process.lock:
+        process.transport.send(process.node, GroupChanged(grave(group)))
+        process.transport.flush()
 
 
 def get_placement_group(name: str) -> PlacementGroup:

@@ -33,7 +33,7 @@ from typing import Final
 from freehold import resources
 from freehold.core.pools import Pool, Shares
 from freehold.core.world import World
-from freehold.ids import GroupId, JobId, NodeId, ProcessId, short
+from freehold.ids import GroupId, NodeId, ProcessId, short
 from freehold.resources import Resources
 from freehold.wire.messages import (
     Address,
@@ -47,7 +47,7 @@ from freehold.wire.messages import (
     RequestLease,
     ReserveBundles,
 )
-from freehold.wire.placement import CREATED, REMOVED, GroupInfo
+from freehold.wire.placement import CREATED, REMOVED, GroupInfo, grave
 
 #: Removed groups that are remembered, 100 bytes each. Of older ones the head is asked.
 REMOVED_KEPT: Final = 1000
@@ -378,8 +378,7 @@ class Bundles:
 
     def facts(self) -> list[GroupInfo]:
         """All groups, for a head that may have forgotten: also that these were removed."""
-        gone = [GroupInfo(group, JobId(b""), [], state=REMOVED) for group in self.removed]
-        return [*self.groups.values(), *gone]
+        return [*self.groups.values(), *map(grave, self.removed)]
 
     def in_use(self) -> dict[bytes, Resources]:
         """What is left of bundles from which something is taken, for other nodes."""

@@ -21,11 +21,12 @@ the two, is away. A node that calls again is told every group: it keeps of its b
 are placed with it, and lets go of the others; rounds with such a node are given up here (it may
 never have heard of them). A round that was under way when a head died is unknown to the next one.
 What a torn journal has lost the nodes tell (``adopt``); that a group was removed counts more than
-anything else that is said of it.
+anything else that is said of it, and the node of the process that removed it knows.
 
 So a head that begins anew knows for sure how things are only when every node that it expects has
-called or is gone. Until then it places nothing, and takes nothing back: the node that calls next
-may know that a round was completed of which the others have not heard.
+called or is gone. Until then it places no group that an earlier head may have known, and takes
+nothing back: the node that calls next may know that a round was completed of which the others have
+not heard. Groups that were made since then (``young``) do not wait.
 
 Races considered: an answer to a round that was given up is not known any more, and the node has
 been told to let go; a job that ends before its group's creation has come (they travel on different
@@ -67,6 +68,7 @@ from freehold.wire.placement import (
     RESCHEDULING,
     GroupInfo,
     Place,
+    grave,
 )
 
 #: Seconds until groups that wait are looked at again, once something may have come free: reports
@@ -128,6 +130,7 @@ class Placing:
         self.rounds: dict[bytes, Round] = {}
         self.insisting = b""  # the round with which we do
         self.pauses: dict[GroupId, Pause] = {}
+        self.young: set[GroupId] = set()  # no head before us can know of them
         self.unsure: dict[tuple[NodeId, bytes], GroupId] = {}  # rounds of an earlier head, held
         self.looker: Timer | None = None
         self.sweeper: Timer | None = None
@@ -154,6 +157,8 @@ class Placing:
             )
         elif known is None:
             info.state, info.places, info.version = PENDING, [None] * len(info.bundles), 1
+            if not message.again:
+                self.young.add(info.group)
             self.keep(info)
             self.sweep_later(info)
             self.try_to_place(info, self.picture())
@@ -174,19 +179,15 @@ class Placing:
         elif message.group:
             found = [info for info in found if info.group == message.group]
             if message.group in self.removed:
-                found = [self.grave(message.group)]
+                found = [grave(message.group)]
         else:
-            found += [self.grave(group) for group in self.removed]
+            found += [grave(group) for group in self.removed]
         self.world.send(peer, Groups(message.request, found))
 
     def on_await(self, message: AwaitGroup, peer: Address) -> None:
         """A node has heard of a group from others alone."""
-        info = self.groups.get(message.group) or self.grave(message.group)
+        info = self.groups.get(message.group) or grave(message.group)
         self.world.send(peer, GroupChanged(info))
-
-    def grave(self, group: GroupId) -> GroupInfo:
-        """What there is to say of a group that is gone."""
-        return GroupInfo(group, JobId(b""), [], state=REMOVED)
 
     # ------------------------------------------------------------------ the table
 
@@ -214,21 +215,22 @@ class Placing:
         if group in self.removed:
             return
         info = self.groups.pop(group, None)
+        self.young.discard(group)
         self.give_up(group)
         self.pauses.pop(group, None)
         if info is not None and self.names.get((info.namespace, info.name)) == group:
             del self.names[info.namespace, info.name]
         self.removed[group] = None
-        self.journal.put(group, GroupChanged(self.grave(group)))
+        self.journal.put(group, GroupChanged(grave(group)))
         if len(self.removed) > REMOVED_KEPT:
             oldest = next(iter(self.removed))
             del self.removed[oldest]
             self.journal.delete(oldest)
-        self.members.tell(GroupChanged(self.grave(group)))
+        self.members.tell(GroupChanged(grave(group)))
 
     def facts(self) -> list[GroupInfo]:
         """All groups, for a node that calls."""
-        return [*self.groups.values(), *(self.grave(group) for group in self.removed)]
+        return [*self.groups.values(), *map(grave, self.removed)]
 
     def adopt(self, infos: Sequence[GroupInfo]) -> None:
         """Groups from the journal, or those that a node was told of: we may have forgotten them."""
@@ -288,7 +290,7 @@ class Placing:
         pause = self.pauses.get(info.group)
         if pause is not None and self.world.now() < pause.until:
             return
-        if not self.members.complete():
+        if info.group not in self.young and not self.members.complete():
             if not info.reason:
                 self.change(info, info.places, "the head began anew, and not all nodes have called")
             return

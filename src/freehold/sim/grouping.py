@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 from freehold.core.fetching import Wait
@@ -12,8 +13,16 @@ from freehold.sim.acting import Handle
 from freehold.sim.asking import Question
 from freehold.sim.ops import Call, Group
 from freehold.sim.world import Violation
-from freehold.wire.messages import INLINE, CreateGroup, Groups, Placement, RemoveGroup, Value
-from freehold.wire.placement import GroupInfo
+from freehold.wire.messages import (
+    INLINE,
+    CreateGroup,
+    GroupChanged,
+    Groups,
+    Placement,
+    RemoveGroup,
+    Value,
+)
+from freehold.wire.placement import GroupInfo, grave
 
 if TYPE_CHECKING:
     from freehold.sim.user import Thread
@@ -40,17 +49,20 @@ def create(thread: Thread, here: str, op: Group) -> None:
             raise Violation("groups", f"{here}: {message.error}")
         thread.soon(Grouped(group, here))
 
-    Question(thread, lambda request: CreateGroup(request, info), answered)
+    asked = count()
+    Question(thread, lambda request: CreateGroup(request, info, next(asked) > 0), answered)
 
 
 def remove(thread: Thread, grouped: Grouped) -> None:
     """``remove_placement_group``."""
-    thread.process.cluster.watch.bundling.on_remove(grouped.group)
-    Question(
-        thread,
-        lambda request: RemoveGroup(request, grouped.group),
-        lambda message: thread.soon(),
-    )
+    process, group = thread.process, grouped.group
+    process.cluster.watch.bundling.on_remove(group)
+
+    def answered(message: Groups) -> None:
+        process.send(process.node.address, GroupChanged(grave(group)))
+        thread.soon()
+
+    Question(thread, lambda request: RemoveGroup(request, group), answered)
 
 
 def wait_for(thread: Thread, here: str, grouped: Grouped, timeout: float) -> None:

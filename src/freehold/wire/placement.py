@@ -85,11 +85,19 @@ class GroupInfo(Record):
     reason: str = ""
 
 
+def grave(group: GroupId) -> GroupInfo:
+    """What there is to say of a group that is gone."""
+    return GroupInfo(group, JobId(b""), [], state=REMOVED)
+
+
 class CreateGroup(Record, tag=110):
-    """Process to head: have such a group. The answer is Groups. Repeated, it is the same group."""
+    """Process to head: have such a group. The answer is Groups. Repeated, it is the same group;
+    ``again``: it may be, and an earlier head may know more of it.
+    """
 
     request: int
     info: GroupInfo
+    again: bool = False
 
 
 class RemoveGroup(Record, tag=111):
@@ -148,7 +156,10 @@ class ReleaseBundles(Record, tag=116):
 
 
 class GroupChanged(Record, tag=117):
-    """Head to every node: this is how the group is now. Also how the head's journal keeps it."""
+    """Head to every node: this is how the group is now. Also how the head's journal keeps it; and
+    a process to its node, once the head has removed a group for it: so somebody knows even if the
+    head's journal loses that.
+    """
 
     info: GroupInfo
 
