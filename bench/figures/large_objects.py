@@ -143,7 +143,7 @@ FIGURE = Figure(
             "/s",
             "higher",
             "get of one reference, repeated",
-            spent_on="in a round trip to the node, which pins the value anew for every get",
+            spent_on="in making the view, and in noting its end; the pin stays for 50 ms",
         ),
         Metric(
             "argument",

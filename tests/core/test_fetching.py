@@ -17,7 +17,7 @@ from core.world import (
     stored,
 )
 from freehold.core.entries import Entry
-from freehold.core.fetching import Creating, Fetching, Get, Wait
+from freehold.core.fetching import REST_SECONDS, Creating, Fetching, Get, Wait
 from freehold.core.ownership import Ownership
 from freehold.ids import NodeId, ObjectId
 from freehold.wire.fetches import ARGUMENT, GET, WAIT
@@ -324,6 +324,30 @@ def test_late_arrival_after_close_is_returned(bench: Bench, world: World) -> Non
     assert (late.found, patient.found) == ({}, {X: (0, 100)})
     bench.fetching.release(X)
     world.expect((NODE, UnpinObject(X)))
+
+
+def test_what_is_got_again_and_again_stays_at_hand(bench: Bench, world: World) -> None:
+    """Goal: a loop of gets asks the node once; what rests is unpinned in time, each in its own, and
+    at once when it is freed. Method: X is got, let go, got again and let go; Y is let go later; Z
+    is freed while it rests."""
+    for name in ("x", "y", "z"):
+        bench.own(name, stored(100, NODE))
+        bench.get(name)
+        bench.fetching.on_ready(ObjectReady(object_id(name), 0, 100, only=True))
+    world.take(FetchObject)
+    bench.fetching.release(X)
+    world.advance(0.6 * REST_SECONDS)
+    assert bench.get("x").done
+    bench.fetching.release(X)
+    bench.fetching.release(Y)
+    bench.fetching.release(object_id("z"))
+    world.advance(0.6 * REST_SECONDS)
+    world.expect()
+    bench.fetching.freed(bench.table.entries[object_id("z")])
+    world.expect((NODE, UnpinObject(object_id("z"))))
+    world.advance(0.6 * REST_SECONDS)
+    world.expect((NODE, UnpinObject(X)), (NODE, UnpinObject(Y)))
+    assert not bench.fetching.locals
 
 
 def test_get_of_a_value_that_moves_into_an_error(bench: Bench, world: World) -> None:

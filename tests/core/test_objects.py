@@ -120,7 +120,7 @@ def test_create_seal_read_free(store: Store, world: World) -> None:
     world.expect()
     store.objects.on_seal(X, WRITER)
     store.fetch(X, 2, ME)
-    world.expect(*[(READER, ObjectReady(X, 0, 2 * BLOCK))] * 2)
+    world.expect(*[(READER, ObjectReady(X, 0, 2 * BLOCK, only=True))] * 2)
 
     store.objects.on_free(X)
     store.objects.unpin(X, READER.process)
@@ -137,7 +137,7 @@ def test_a_stranger_cannot_unpin_or_abort(store: Store, world: World) -> None:
     store.fetch(X, 1, ME)
     store.objects.unpin(X, WRITER.process)
     store.objects.unpin(Y, WRITER.process)
-    world.expect((WRITER, ObjectCreated(X, 0)), (READER, ObjectReady(X, 0, BLOCK)))
+    world.expect((WRITER, ObjectCreated(X, 0)), (READER, ObjectReady(X, 0, BLOCK, only=True)))
     assert store.objects.table[X].pins == {READER.process: 1}
 
 

@@ -80,7 +80,7 @@ def test_a_reader_has_begun_to_pull_it(store: Store, world: World) -> None:
     take(store, X, 2)
     assert store.mover.claim() == [("pull", X, OTHER)]
     store.objects.pulled(X, "")
-    world.expect((READER, ObjectReady(X, 0, 2 * BLOCK)), *moved(X))
+    world.expect((READER, ObjectReady(X, 0, 2 * BLOCK, only=True)), *moved(X))
 
 
 def test_the_giver_is_answered_when_it_cannot_be(store: Store, world: World) -> None:

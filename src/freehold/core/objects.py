@@ -255,7 +255,8 @@ class Objects:
     def hand(self, stored: Stored, client: Address) -> None:
         """Pin for the client and tell it where the bytes are."""
         self.pin(stored, client.process)
-        self.world.send(client, ObjectReady(stored.id, stored.offset, stored.size))
+        only = stored.primary and stored.slot is None and stored.state == SEALED
+        self.world.send(client, ObjectReady(stored.id, stored.offset, stored.size, only))
 
     def pin(self, stored: Stored, client: ProcessId) -> None:
         """The object may not move."""

@@ -76,9 +76,7 @@ class Ownership:
         self.prober: Timer | None = None
         self.askers: dict[ProcessId, list[Address]] = {}  # who wants to know that it is gone
         self.handover_lost: Callable[[ProcessId], bytes]  # the role's: an error's shipped form
-        self.on_free: Callable[[Entry], None] = lambda entry: (
-            None
-        )  # the simulator's checker listens
+        self.on_free: Callable[[Entry], None] = lambda entry: None  # the role's
         # the role's: a task's result is gone. Returns what only its lineage held
         self.result_gone: Callable[[Entry], Iterable[Entry]] = lambda entry: ()
         self.origin_spent: Callable[[Origin], None] = lambda origin: None  # the role's

@@ -139,6 +139,7 @@ class Owner:
         self.ownership.handover_lost = errors.handover_lost
         self.fetching = Fetching(world, node)
         self.fetching.missing = self.find_elsewhere
+        self.ownership.on_free = self.fetching.freed
         self.fetching.full = errors.store_full
         self.creating = Creating(world, node)
         self.making: set[ObjectId] = set()  # puts that have room in the store and no entry yet

@@ -26,11 +26,14 @@ class FetchObject(Record, tag=37):
 
 
 class ObjectReady(Record, tag=38):
-    """Node: the object lies at ``offset``, pinned for you until UnpinObject."""
+    """Node: the object lies at ``offset``, pinned for you until UnpinObject. ``only``: it is the
+    one copy, and not on disk: nobody gets its room by dropping it.
+    """
 
     object: ObjectId
     offset: int
     size: int
+    only: bool = False
 
 
 class ObjectMissing(Record, tag=39):
