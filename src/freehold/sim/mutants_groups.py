@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from freehold.core.bundles import Bundle, Bundles
+from freehold.core.membership import Membership
 from freehold.core.placement import Placing
 from freehold.core.scheduling import Scheduling
 from freehold.sim.bugs import ignored
@@ -82,6 +83,11 @@ def stays_where_it_was(true: Method) -> Method:
     return reconcile
 
 
+def the_first_is_all(true: Method) -> Method:
+    """A head that begins anew decides when the first node has called."""
+    return lambda self: True
+
+
 def taken_from_the_node(true: Method) -> Method:
     """A lease of a group is taken from what is not set aside."""
 
@@ -117,6 +123,7 @@ GROUP_MUTANTS: Final = (
         140,
         stays_where_it_was,
     ),
+    Mutant("the first to call is all", Membership, "complete", PARCELS, 8008871, the_first_is_all),
     Mutant("groups run outside", Scheduling, "source_for", PARCELS, 0, taken_from_the_node),
     Mutant("tasks outlive their group", Scheduling, "evict", PARCELS, 10, goes_on_running),
     Mutant("groups outlive their job", Placing, "job_over", PARCELS, 3, ignored),
