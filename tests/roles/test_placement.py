@@ -321,6 +321,7 @@ MISTAKES: list[tuple[type, str, Callable[..., Any]]] = [
     (Placing, "node_gone", nothing),
     (Placing, "job_over", nothing),
     (Placing, "sweep_later", nothing),
+    (Placing, "let_go", nothing),
     (Bundles, "reconcile", keeps_what_the_head_forgot),
     (Bundles, "on_release", nothing),
     (Scheduling, "evict", nothing),

@@ -73,16 +73,6 @@ def nothing_comes_back(true: Method) -> Method:
     return end
 
 
-def stays_where_it_was(true: Method) -> Method:
-    """A node that was away keeps what the head has not placed with it."""
-
-    def reconcile(self: Bundles, groups: Any) -> None:
-        for info in groups:
-            self.on_changed(info)
-
-    return reconcile
-
-
 def the_first_is_all(true: Method) -> Method:
     """A head that begins anew decides when the first node has called."""
     return lambda self: True
@@ -115,14 +105,6 @@ GROUP_MUTANTS: Final = (
     Mutant("used when set aside", Bundles, "reserve", PARCELS, 0, used_before_it_is_placed),
     Mutant("bundles come back in use", Bundles, "end", PARCELS, 0, all_of_it_comes_back),
     Mutant("bundles do not come back", Bundles, "end", PARCELS, 1, nothing_comes_back),
-    Mutant(
-        "unplaced bundles outlive an absence",
-        Bundles,
-        "reconcile",
-        PARCELS,
-        140,
-        stays_where_it_was,
-    ),
     Mutant("the first to call is all", Membership, "complete", PARCELS, 8008871, the_first_is_all),
     Mutant("groups run outside", Scheduling, "source_for", PARCELS, 0, taken_from_the_node),
     Mutant("tasks outlive their group", Scheduling, "evict", PARCELS, 10, goes_on_running),
