@@ -31,7 +31,7 @@ from numpy.lib import recfunctions
 from freehold import errors
 from freehold.errors import ProtocolError, SerializationError
 from freehold.wire import serial
-from freehold.wire.serial import deserialize, serialize
+from freehold.wire.serial import deserialize, plain_blob, serialize
 
 
 class Ref:
