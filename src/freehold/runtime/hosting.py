@@ -143,7 +143,7 @@ class Host:
         self.beside = Threads(self, "freehold-beside")  # plain methods of a coroutine actor
         self.loop: asyncio.AbstractEventLoop | None = None
         self.sending = False  # answers wait for the end of the loop's turn
-        self.answered = 0.0  # since when
+        self.answered = 0.0  # when one has left at once
         self.exiting = False
         if creation.coroutines:
             self.loop = asyncio.new_event_loop()
@@ -223,18 +223,17 @@ class Host:
         self.send_answers()
 
     def send_answers(self) -> None:
-        """An answer is ready. It leaves once all that can run in the loop now has: those of one
-        turn travel together, if that does not take long.
+        """An answer is ready. It leaves at once after a pause, or if no other call is here; else
+        with those that become ready in the same turn of the loop.
         """
         assert self.loop is not None
         now = time.monotonic()
-        if not self.sending:
-            self.sending = True
-            self.answered = now
-            self.loop.call_soon(self.send_now)
-        elif now - self.answered > REPLY_EVERY:
+        if not self.tasks or now - self.answered > REPLY_EVERY:
             self.answered = now
             self.flush()
+        elif not self.sending:
+            self.sending = True
+            self.loop.call_soon(self.send_now)
 
     def send_now(self) -> None:
         """In the loop: a turn is over."""
