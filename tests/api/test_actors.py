@@ -137,6 +137,16 @@ class Async:
     async def fail(self) -> None:
         raise KeyError("async")
 
+    async def hold_up(self, path: str) -> None:
+        Path(path).write_text("begun")  # noqa: ASYNC240
+        time.sleep(1.0)  # noqa: ASYNC251  # (the loop with it)
+
+    async def make_tasks_otherwise(self) -> None:
+        def factory(loop: Any, coroutine: Any, **more: Any) -> Any:
+            return asyncio.Task(coroutine, loop=loop, **more)
+
+        asyncio.get_running_loop().set_task_factory(factory)
+
 
 @fh.remote(concurrency_groups={"one": 1})
 class Threaded:
@@ -306,6 +316,28 @@ def test_threads() -> None:
     fh.cancel(spinning)
     with pytest.raises(TaskCancelledError):
         fh.get(spinning, timeout=20)
+
+
+def test_coroutines_answer_and_end_whatever_comes_together(tmp_path: Path) -> None:
+    """Goal: a call that is cancelled, calls that answer at once and one that holds the loop up may
+    come in one turn of it. Method: submit all while the loop is held up; once with a task factory
+    of the actor's own.
+    """
+    actor = Async.remote()
+    for round_ in range(2):
+        begun = tmp_path / str(round_)
+        held = actor.hold_up.remote(str(begun))
+        assert until(begun.exists)
+        cancelled = [actor.wait.remote() for _ in range(3)]
+        rest = [actor.sleep.remote(0) for _ in range(100)]
+        for ref in cancelled:
+            fh.cancel(ref)
+        assert fh.get(rest, timeout=20) == [0] * 100
+        for ref in cancelled:
+            with pytest.raises(TaskCancelledError):
+                fh.get(ref, timeout=20)
+        fh.get(held)
+        fh.get(actor.make_tasks_otherwise.remote())
 
 
 def test_coroutines() -> None:

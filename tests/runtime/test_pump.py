@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import Any
 
-from freehold.runtime.pump import Pump
+from freehold.runtime.pump import LONGEST_GATHER, Pump
 from freehold.runtime.transport import GATHER
 
 
@@ -56,6 +57,36 @@ def test_a_burst_is_sent_and_read_at_intervals_by_the_thread_that_submits() -> N
     pump.send_soon()
     assert transport.done == ["flush", "poll"]
     assert not pump.lead.locked()
+
+
+def test_the_longer_a_burst_lasts_the_longer_its_messages_gather() -> None:
+    """Goal: a long burst costs few system calls, a short one waits no longer than it must. Method:
+    submit every 50 us and look at when it is sent; then again after a wait.
+    """
+    pump, transport = made()
+    began = transport.clock
+    over: Any = type("Over", (), {"done": True})
+
+    def sent_after() -> list[int]:
+        times = []
+        for _ in range(80):
+            seen = len(transport.done)
+            pump.send_soon()
+            if len(transport.done) > seen:
+                times.append(round((transport.clock - began) * 1e6))
+            transport.clock += 5e-5
+        return times
+
+    first = sent_after()
+    pump.wait(over, pump.bell, None)
+    began = transport.clock
+    longest = round(LONGEST_GATHER * 1e6)
+    for times in (first, sent_after()):
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        assert times[0] == 0
+        assert gaps[0] <= 2.5e6 * GATHER
+        assert gaps == sorted(gaps)
+        assert longest <= gaps[-1] <= longest + 100
 
 
 def test_after_a_wait_a_submission_leaves_at_once() -> None:

@@ -31,7 +31,7 @@ from numpy.lib import recfunctions
 from freehold import errors
 from freehold.errors import ProtocolError, SerializationError
 from freehold.wire import serial
-from freehold.wire.serial import deserialize, serialize
+from freehold.wire.serial import deserialize, plain_blob, serialize
 
 
 class Ref:
@@ -139,6 +139,14 @@ json_like = st.recursive(
     | st.binary().map(np.array),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
 )
+
+
+@pytest.mark.parametrize("value", [None, True, 7, 1.5, "two", (1, "two", None)])
+def test_bare_values_come_back_equal(value: Any) -> None:
+    """Goal: what holds nothing is read the short way, from a message or a store alike."""
+    blob = plain_blob(value)
+    assert deserialize(blob) == deserialize(memoryview(blob)) == value
+    assert type(deserialize(blob)) is type(value)
 
 
 @given(json_like)
@@ -488,9 +496,10 @@ def test_threads_do_not_mix() -> None:
 # -- refusals -------------------------------------------------------------------------------------
 
 BLOBS = [serialize(v).to_bytes() for v in ([1, "two"], b"raw bytes", [np.arange(9), np.arange(2)])]
+BLOBS.append(plain_blob((1, "two")))
 
 
-@pytest.mark.parametrize("blob", BLOBS, ids=["pickled", "raw", "buffers"])
+@pytest.mark.parametrize("blob", BLOBS, ids=["pickled", "raw", "buffers", "bare"])
 def test_a_cut_or_lengthened_blob_is_refused(blob: bytes) -> None:
     """Goal: never garbage. Method: every shorter length, and one byte more."""
     for part in [*(blob[:length] for length in range(len(blob))), blob + b"."]:

@@ -200,14 +200,12 @@ class ActorMethod(Generic[P, R]):
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
         function = method.function
         context = process.context()
-        actor = ref._ref.object
+        given: Sequence[bytes] = (ref._ref.object,)
+        if packed.deps or packed.borrowed:
+            given = [*given, *[inner.object for inner in (*packed.deps, *packed.borrowed)]]
         streams = method.num_returns == STREAMING
         task = (StreamCall if streams else ActorTask)(
-            context.names.next_task(
-                function.fingerprint,
-                packed.blob,
-                [actor, *[inner.object for inner in (*packed.deps, *packed.borrowed)]],
-            ),
+            context.names.next_task(function.fingerprint, packed.blob, given),
             function,
             packed.blob,
             resources=NO_RESOURCES,

@@ -127,8 +127,8 @@ def wait(
 def parted(refs: Sequence[Any], places: list[int]) -> tuple[list[Any], list[Any]]:
     """Those that stand at these places, and the others."""
     if len(places) == 1:
-        (place,) = places
-        return [refs[place]], [*refs[:place], *refs[place + 1 :]]
+        rest = list(refs)
+        return [rest.pop(places[0])], rest
     taken = set(places)
     rest = [ref for index, ref in enumerate(refs) if index not in taken]
     return [refs[place] for place in places], rest
@@ -140,9 +140,10 @@ def checked_refs(function: str, refs: Any, num_returns: Any) -> list[ObjectId]:
         raise TypeError(f"{function}() takes a list of ObjectRefs, not one {type(refs).__name__}")
     if not isinstance(refs, list | tuple):
         raise TypeError(f"{function}() takes a list of ObjectRefs, not {_kind(refs)}")
-    awaited = []
-    if set(map(type, refs)) == {ObjectRef}:  # (a loop of waits comes here with n, n-1, ... refs)
+    try:  # (a loop of waits comes here with n, n-1, ... refs; nothing else has an id there)
         awaited = [ref._ref.object for ref in refs if not ref._process.closed]
+    except AttributeError:
+        awaited = []
     if len(awaited) != len(refs):
         awaited = [checked_id(function, index, ref) for index, ref in enumerate(refs)]
     if len(set(awaited)) != len(refs):

@@ -164,10 +164,15 @@ class Calls(Placing):
         task.placing = self
         self.count(callee)
         callee.count += 1
-        task.queued = callee.ordered
-        if callee.ordered:
+        task.queued = callee.ordered and not self.may_go(task, callee)
+        if task.queued:
             callee.queue_of(task).append(task)
         self.submission.submit(task)
+
+    def may_go(self, task: ActorTask, callee: Callee) -> bool:
+        """Whether a call needs no arguments and has no other before it: as most of them."""
+        assert type(task.actor) is Call
+        return not (task.deps or callee.place is None or task.actor.line in callee.queues)
 
     def count(self, callee: Callee) -> None:
         """One more call is not done."""
@@ -185,13 +190,17 @@ class Calls(Placing):
             return
         assert isinstance(callee, Callee)
         if not task.queued:
-            again = callee.pushed.pop(task.id, None) is not None
+            again = task.attempt and callee.pushed.pop(task.id, None) is not None
             if task.attempt and not again:  # a result was lost, and lineage has it made again
                 if self.callees.get(callee.entry.object) is not callee:
                     task.subject = None
                     self.submission.fail(task, self.unavailable(task, "nobody holds it any more"))
                     return
                 self.count(callee)
+            if self.may_go(task, callee):
+                assert callee.place is not None
+                self.push(task, callee, callee.place)
+                return
             task.queued = True
             insort(callee.queue_of(task), task, key=_number)
         self.fill(callee, task)

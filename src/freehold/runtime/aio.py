@@ -19,7 +19,7 @@ code for longer than ``pump.GRACE`` while messages lie there is stood in for by 
 thread (``Pump.stand_aside``), and so is one that was closed or is not run any more.
 
 For coroutines that want to run when something has come (async actors): ``hold`` a reader for
-good, set ``after_turn``, and use ``call_soon`` from other threads.
+good, set ``alert``, and use ``call_soon`` from other threads.
 
 Races considered: the loop is closed while something in it waits (the wait is forgotten when the
 coroutine is collected, at the start of some later turn: a finalizer may run inside our own code);
@@ -34,6 +34,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +42,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from freehold import errors
 from freehold.core.fetching import Get, Wait
-from freehold.runtime.pump import Signal
+from freehold.runtime.pump import SPIN, Signal
 
 if TYPE_CHECKING:
     from freehold.core.telling import Awaits
@@ -93,8 +94,10 @@ class LoopReader:
         self.calls: deque[Callable[[], None]] = deque()
         self.called = False
         self.retired = False
-        #: Called in the loop's thread after each turn, without the lock.
-        self.after_turn: Callable[[], None] | None = None
+        #: For a loop that does nothing but answer messages: look for the next one for ``SPIN``
+        #: before it sleeps, as ``Pump.drive`` does.
+        self.alert = False
+        self.looking_until = 0.0
         #: Called when the first wait begins (True) and when the last one ends (False).
         self.on_waits: Callable[[bool], None] | None = None
 
@@ -150,18 +153,38 @@ class LoopReader:
             self.loop.remove_reader(self.descriptor)
             self.loop.call_later(BACK_OFF, self.look_again)
             return
+        came = False
+        try:
+            came = self.poll_once()
+        finally:
+            pump.lead.release()
+        if self.alert and came:
+            if not self.looking_until:
+                self.loop.call_soon(self.look)
+            self.looking_until = time.perf_counter() + SPIN
+
+    def poll_once(self) -> bool:
+        """Handle what has come. We have the lead."""
         self.turning = threading.get_ident()
         try:
-            self.transport.poll(0.0)
+            return self.transport.poll(0.0)
         except ValueError:
             if not self.transport.closed:
                 raise
             self.retire()  # the session ends under us
+            return False
         finally:
             self.turning = 0
-            pump.lead.release()
-        if self.after_turn is not None:
-            self.after_turn()
+
+    def look(self) -> None:
+        """Something has come a moment ago: the next is not far. Run each time that the loop has run
+        all else; between two looks whoever is to answer may have this CPU.
+        """
+        if time.perf_counter() > self.looking_until or not self.reading or self.retired:
+            self.looking_until = 0.0
+            return
+        os.sched_yield()
+        self.loop.call_soon(self.look)
 
     def look_again(self) -> None:
         """Another thread was reading a moment ago."""
@@ -170,9 +193,13 @@ class LoopReader:
 
     # ------------------------------------------------------------------ from any thread
 
+    def turns_here(self) -> bool:
+        """Whether we are in a turn that this thread makes for its loop."""
+        return self.turning == threading.get_ident()
+
     def resolve(self, future: asyncio.Future[None]) -> None:
         """What a coroutine of this loop awaits is there. Under the core's lock."""
-        if self.turning == threading.get_ident():
+        if self.turns_here():
             fulfil(future)
         else:
             self.call_soon(partial(fulfil, future))
@@ -181,7 +208,7 @@ class LoopReader:
         """Have ``action`` called in the loop's thread, without the lock; calls that come together
         wake the loop once. Nothing happens if it is closed.
         """
-        if self.turning == threading.get_ident():
+        if self.turns_here():
             self.loop.call_soon(action)
             return
         with self.transport.lock:

@@ -28,7 +28,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from freehold.core.execution import Run
 from freehold.core.hosting import Hosting
@@ -42,6 +42,10 @@ from freehold.wire.messages import ACTOR, Call, Creation, Value
 
 if TYPE_CHECKING:
     from freehold.runtime.worker import Worker
+
+#: Replies wait for each other this long (seconds) while there is more to run: one system call for
+#: many.
+REPLY_EVERY: Final = 0.001
 
 #: Called on the instance when the actor ends in good order.
 SHUTDOWN = "__shutdown__"
@@ -138,6 +142,8 @@ class Host:
         self.threads = Threads(self, "freehold-call")
         self.beside = Threads(self, "freehold-beside")  # plain methods of a coroutine actor
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.sending = False  # answers wait for the end of the loop's turn
+        self.answered = 0.0  # when one has left at once
         self.exiting = False
         if creation.coroutines:
             self.loop = asyncio.new_event_loop()
@@ -167,7 +173,10 @@ class Host:
         if self.loop is None:
             self.threads.put(run, 1 << 16)
         elif self.is_coroutine(run):
-            self.reader.call_soon(partial(self.begin, run))
+            if self.reader.turns_here() and self.loop.get_task_factory() is None:
+                self.begin(run)  # (no code of the user's runs before the next turn of the loop)
+            else:
+                self.reader.call_soon(partial(self.begin, run))
         elif run.message.actor.group:  # type: ignore[union-attr]  # a Call
             self.threads.put(run, 1 << 16)
         else:
@@ -211,8 +220,30 @@ class Host:
             results, retry = worker.failed(run, error)
         self.tasks.pop(run.message.task, None)
         worker.answer(run, results, micros, retry)
-        with worker.lock:
-            worker.transport.flush_soon()
+        self.send_answers()
+
+    def send_answers(self) -> None:
+        """An answer is ready. It leaves at once after a pause, or if no other call is here; else
+        with those that become ready in the same turn of the loop.
+        """
+        assert self.loop is not None
+        now = time.monotonic()
+        if not self.tasks or now - self.answered > REPLY_EVERY:
+            self.answered = now
+            self.flush()
+        elif not self.sending:
+            self.sending = True
+            self.loop.call_soon(self.send_now)
+
+    def send_now(self) -> None:
+        """In the loop: a turn is over."""
+        self.sending = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        with self.worker.lock:
+            self.worker.transport.flush()
 
     def run_loop(self) -> None:
         """On the main thread, from the constructor's end to the actor's."""
@@ -222,11 +253,13 @@ class Host:
     async def serve(self) -> None:
         """Read the sockets and run calls until the actor ends, and those calls to their ends."""
         self.reader.hold()
+        self.reader.alert = True
         with self.worker.lock:
             self.worker.transport.flush()
         await self.stopped.wait()
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
+        self.flush()
 
     def stop(self) -> None:
         """No further call begins. By any thread."""

@@ -398,14 +398,16 @@ class Process:
         views: dict[ObjectId, memoryview] = {}
         for object_id, place in found.items():
             views[object_id] = self.view(object_id, *place, writable=writable)
-        inline = bytearray if writable else bytes
+        blobs = [
+            views[object_id]
+            if value.kind == STORED
+            else memoryview(bytearray(value.data))
+            if writable
+            else value.data
+            for object_id, value in zip(objects, values)
+        ]
         return [
-            serial.deserialize(
-                views[object_id] if value.kind == STORED else memoryview(inline(value.data)),
-                inner[index],
-                writable=writable,
-            )
-            for index, (object_id, value) in enumerate(zip(objects, values))
+            serial.deserialize(blob, refs, writable=writable) for blob, refs in zip(blobs, inner)
         ]
 
     def let_go(self, awaited: Get | Wait) -> None:

@@ -36,7 +36,7 @@ from freehold.runtime.actor_errors import constructor_raised
 from freehold.runtime.cancelling import Interruption, MainThread, announce
 from freehold.runtime.coroutines import Coroutines
 from freehold.runtime.devices import Devices
-from freehold.runtime.hosting import ActorExit, Guard, Host
+from freehold.runtime.hosting import REPLY_EVERY, ActorExit, Guard, Host
 from freehold.runtime.importing import DriverFinder
 from freehold.runtime.interrupts import BOOKKEEPERS
 from freehold.runtime.process import (
@@ -70,10 +70,6 @@ from freehold.wire.messages import (
     Stop,
     Value,
 )
-
-#: Replies wait for each other this long (seconds) while more tasks are ready: one system call for
-#: many.
-REPLY_EVERY: Final = 0.001
 
 #: Seconds to wait for the node's word on a lease whose task is here: it was sent first.
 LEASE_PATIENCE: Final = 1.0
