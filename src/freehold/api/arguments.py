@@ -16,7 +16,7 @@ from freehold.core.submission import Function
 from freehold.errors import SerializationError
 from freehold.ids import function_id
 from freehold.runtime.process import INLINE_BYTES, Process
-from freehold.runtime.worker import Slot
+from freehold.runtime.slots import Slot
 from freehold.wire import serial
 from freehold.wire.messages import Reference
 
