@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -69,8 +70,10 @@ def start(settings: NodeSettings, *, tied: bool, timeout: float = 20.0) -> Start
         )
     for fd in passed:
         os.close(fd)
-    Wire.ready()  # we need it next, and have to wait
     try:
+        # We have to wait, for longer than it takes to get what the first task will need here.
+        Wire.ready()
+        import_module("cloudpickle")
         if not _await_ready(ready_read, timeout):
             words = log_path.read_text(errors="replace")[-4000:] if log_path.exists() else ""
             process.kill()

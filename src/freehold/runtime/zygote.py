@@ -45,8 +45,9 @@ from freehold.wire.messages import Wire
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
-#: What every worker needs, imported once for all of them. (``api`` lies above us: hence by name.)
-PRELOAD = ("freehold.api", "freehold.runtime.worker")
+#: What every worker needs, imported once for all of them. (``api`` lies above us: hence by name.
+#: cloudpickle: for the functions of programs' main files.)
+PRELOAD = ("freehold.api", "freehold.runtime.worker", "cloudpickle")
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(list[Any]).decode
