@@ -19,7 +19,7 @@ import msgspec
 from freehold import errors
 from freehold.ids import NodeId
 from freehold.runtime import places
-from freehold.runtime.settings import NodeSettings
+from freehold.runtime.settings import NODE_PROGRAM, NodeSettings
 from freehold.wire.messages import Wire
 
 
@@ -56,8 +56,7 @@ def start(settings: NodeSettings, *, tied: bool, timeout: float = 20.0) -> Start
         process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "freehold.runtime.launched",
+                *NODE_PROGRAM,
                 msgspec.json.encode(settings).decode(),
             ],
             pass_fds=passed,

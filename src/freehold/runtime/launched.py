@@ -1,5 +1,4 @@
 """The process that ``launch`` starts: one interpreter for a whole local cluster.
-``python -m freehold.runtime.launched SETTINGS``.
 
 It imports what head, node and workers need, forks the head (if this machine is to have it) and the
 zygote, and becomes the node daemon: a fork costs milliseconds, an interpreter with its imports 150.
@@ -57,7 +56,3 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"the node does not start: {error}")
     daemon.run()
-
-
-if __name__ == "__main__":
-    main()

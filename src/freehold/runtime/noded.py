@@ -38,7 +38,7 @@ from freehold.runtime.descriptors import ARENA, send_descriptor
 from freehold.runtime.environments import EnvironmentMaker
 from freehold.runtime.keeper import Keeper
 from freehold.runtime.mover import FAR_READS, ByteMover
-from freehold.runtime.settings import NodeSettings
+from freehold.runtime.settings import NODE_PROGRAM, NodeSettings
 from freehold.runtime.transport import Transport
 from freehold.runtime.zygotes import Zygotes
 from freehold.store.allocator import Allocator
@@ -234,10 +234,7 @@ class NodeDaemon:
         """Serve until told to stop."""
         signal.signal(signal.SIGTERM, lambda *_: self.transport.call_soon(self.terminated))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with self.transport.lock:
-            self.role.start()
-            self.transport.flush()
-        threading.Thread(target=self.keep_warm, daemon=True, name="freehold-warm").start()
+        # (Before the role starts its first workers: each reads it as soon as it is forked.)
         places.write_node_file(
             self.folder,
             places.NodeFile(
@@ -248,6 +245,10 @@ class NodeDaemon:
                 self.settings.shared,
             ),
         )
+        with self.transport.lock:
+            self.role.start()
+            self.transport.flush()
+        threading.Thread(target=self.keep_warm, daemon=True, name="freehold-warm").start()
         ready = self.settings.ready
         used = 0
         gc.collect()
@@ -480,7 +481,7 @@ def begin_anew(settings: NodeSettings, node: NodeId, reason: str) -> None:
     for fd in descriptors:
         if fd >= 0:
             os.set_inheritable(fd, True)
-    arguments = ["-m", "freehold.runtime.launched", msgspec.json.encode(settings).decode()]
+    arguments = [*NODE_PROGRAM, msgspec.json.encode(settings).decode()]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 

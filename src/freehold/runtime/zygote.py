@@ -243,6 +243,7 @@ def preload() -> None:
         importlib.import_module(module)
     Wire.ready()
     gc.freeze()
+    gc.enable()
 
 
 def main(daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> None:
