@@ -74,7 +74,6 @@ class ActorInfo(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ActorInfo).decode
 
 
 class Kind:
@@ -82,7 +81,7 @@ class Kind:
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
-        self.info = info = _decode(packed)
+        self.info = info = msgspec.msgpack.decode(packed, type=ActorInfo)
         self.methods = {method.name: Method(info, method) for method in info.methods}
 
 

@@ -6,8 +6,6 @@ found while pickling (they arrive as references). A call with more than 100 KiB 
 its large ones put into the store first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
