@@ -37,6 +37,7 @@ $(READY): pyproject.toml
 	@echo "Setting up .venv (about a minute, once)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 # --- demo and bench ---------------------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ its last words are kept. Nothing that an engine does ends the run.
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -78,6 +80,7 @@ def run(
         metrics: What alone is needed, of what a program measures by `attempt`; none named: all.
     """
     processes.adopt_orphans()
+    compile_ours()
     done: list[Measurement] = []
 
     def note(one: Measurement) -> None:
@@ -170,6 +173,15 @@ def await_child(
         sink.seek(0)
         lines = sink.read().strip().splitlines()
     return f"{lines[-1] if lines else 'no output'} (exit code {code})" if code else None
+
+
+def compile_ours() -> None:
+    """Compile what lies in this tree. An installer compiles all that it installs, the peers among
+    it; ours is imported from where it lies, and where PYTHONDONTWRITEBYTECODE is set each process
+    of a cluster would compile it anew: 0.2 s of every start.
+    """
+    for folder in ("src", "bench"):
+        compileall.compile_dir(engines.ROOT / folder, quiet=2, rx=re.compile(r"/\.env/"))
 
 
 def _interpreter(engine: str) -> str:

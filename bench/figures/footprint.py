@@ -105,8 +105,9 @@ FIGURE = Figure(
             "lower",
             "private memory (USS) of all processes but the program, idle",
             (Target(60.0),),
-            spent_on="28 MiB in the node, of which 16 are pages of the store, touched early so "
-            "that the first put need not; 13 in the zygote, 12 in the head, 5 in each worker",
+            spent_on="21 MiB in the node, of which 16 are pages of the store, touched early so "
+            "that the first put need not; 19 in the zygote, most of it numpy and asyncio, which "
+            "workers then share; 5 in the head and in each worker",
         ),
         Metric(
             "proportional", "MiB", "lower", "the same with shared pages split among users (PSS)"

@@ -19,8 +19,8 @@ from typing import Self
 from freehold.api import session
 from freehold.core.membership import DEAD_AFTER
 from freehold.errors import ClusterUnreachableError
-from freehold.runtime import launch, machine, noded, places
-from freehold.runtime.headd import head_address
+from freehold.runtime import launch, machine, places
+from freehold.runtime.settings import NodeSettings, head_address
 from freehold.wire.messages import Address
 
 
@@ -106,7 +106,7 @@ class Cluster:
         labels: Mapping[str, str] | None = None,
     ) -> ClusterNode:
         """Start one more node and wait until it has joined."""
-        settings = noded.Settings(
+        settings = NodeSettings(
             session=str(self._session),
             node=launch.new_node_id(),
             head=self._head or head_address("127.0.0.1", 0),

@@ -1,7 +1,5 @@
 """The words of errors: exceptions, deaths and what is known of them, as text for people."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -38,7 +38,6 @@ from freehold.core.calls import ActorTask
 from freehold.core.streams import Stream, StreamCall
 from freehold.core.submission import Function
 from freehold.ids import FunctionId, function_id, return_id
-from freehold.runtime.hosting import ActorExit
 from freehold.runtime.process import CONTEXT, Process
 from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Call, Creation, Reference
@@ -75,7 +74,6 @@ class ActorInfo(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ActorInfo).decode
 
 
 class Kind:
@@ -83,7 +81,7 @@ class Kind:
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
-        self.info = info = _decode(packed)
+        self.info = info = msgspec.msgpack.decode(packed, type=ActorInfo)
         self.methods = {method.name: Method(info, method) for method in info.methods}
 
 
@@ -563,4 +561,6 @@ def exit_actor() -> NoReturn:
     context = CONTEXT.get()
     if context is None or context.run is None or type(context.run.message.actor) is not Call:
         raise RuntimeError("exit_actor() works in a method of an actor only")
+    from freehold.runtime.hosting import ActorExit
+
     raise ActorExit

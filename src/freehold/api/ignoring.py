@@ -6,8 +6,6 @@ other matches at every depth; one that ends in a slash is for folders only; ``!`
 the last pattern that matches decides, and what is in a folder that stays behind stays behind too.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import NamedTuple

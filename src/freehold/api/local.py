@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freehold.runtime import machine
-from freehold.runtime.local import Local
+
+if TYPE_CHECKING:
+    from freehold.runtime.local import Local
 
 MODES = ("cluster", "local")
 
@@ -28,6 +30,8 @@ def wanted(mode: object, address: str | None, **of_clusters: object) -> bool:
 
 def begin(offer: dict[str, Any], namespace: str) -> Local:
     """A process that is everything. It offers what a new node on this machine would."""
+    from freehold.runtime.local import Local  # (it brings what workers need, and asyncio)
+
     amounts = machine.offer(
         offer["num_cpus"], offer["num_gpus"], offer["memory"], offer["resources"]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import queue
 import threading
@@ -14,6 +13,8 @@ from freehold.runtime import aio
 from freehold.runtime.process import ObjectRef as BareRef
 
 if TYPE_CHECKING:
+    import asyncio
+
     from freehold.runtime.process import Process
 
 T_co = TypeVar("T_co", covariant=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from freehold import resources as amounts
 from freehold.api import environments, local
@@ -21,12 +21,13 @@ from freehold.errors import (
 )
 from freehold.runtime import current, machine, places
 from freehold.runtime.driver import Driver
-from freehold.runtime.local import Local
 from freehold.runtime.process import Process
 from freehold.wire.messages import Describe, Description, Message, NodeInfo
 
 if TYPE_CHECKING:
-    from freehold.runtime import launch, noded
+    from freehold.runtime import launch
+    from freehold.runtime.local import Local
+    from freehold.runtime.settings import NodeSettings
 
 _starting = threading.Lock()
 #: Seconds to wait for a head that does not answer. One that was killed is back in half a second.
@@ -158,7 +159,7 @@ def init(  # long: half of it is the table of its options
 
 def _start_local(offer: dict[str, Any], grace: float, dead_after: float) -> launch.Started:
     """A cluster of one node on this machine that ends with this process."""
-    from freehold.runtime import launch  # late: what it imports only a starter needs (60 ms)
+    from freehold.runtime import launch  # late: only a starter needs it (10 ms)
 
     settings = local_settings(**offer, infeasible_grace=grace, dead_after=dead_after)
     return launch.start(settings, tied=True)
@@ -187,9 +188,10 @@ def local_settings(
     spill_quota: int | None,
     infeasible_grace: float,
     dead_after: float,
-) -> noded.Settings:
+) -> NodeSettings:
     """Settings of a first node with a head, on loopback, in a session of its own."""
-    from freehold.runtime import headd, launch, noded
+    from freehold.runtime import launch
+    from freehold.runtime.settings import NodeSettings, head_address
 
     _check_node(labels, spill_folders, spill_quota, infeasible_grace)
     machine.check_patience(dead_after)
@@ -198,10 +200,10 @@ def local_settings(
     fuse_bytes, prefetch = machine.spill_file_bytes(), machine.prefetch()
     places.sweep()
     session, _ = places.new_session()
-    return noded.Settings(
+    return NodeSettings(
         session=str(session),
         node=launch.new_node_id(),
-        head=headd.head_address("127.0.0.1", 0),
+        head=head_address("127.0.0.1", 0),
         host="127.0.0.1",
         resources=offer,
         store_bytes=store,
@@ -270,10 +272,10 @@ def shutdown() -> None:
     """
     with _starting:
         process = current.process()
-        if isinstance(process, Driver | Local):
+        if isinstance(process, Driver) or (process is not None and not process.sockets):
             current.set_process(None)
             atexit.unregister(shutdown)
-            process.leave()
+            cast("Driver | Local", process).leave()
 
 
 def is_initialized() -> bool:

@@ -41,8 +41,8 @@ from freehold.core.membership import DEAD_AFTER
 from freehold.errors import FreeholdError
 from freehold.observe import cluster as observe
 from freehold.resources import CPU, GPU, MEMORY, UNIT
-from freehold.runtime import launch, machine, noded, places
-from freehold.runtime.headd import head_address
+from freehold.runtime import launch, machine, places
+from freehold.runtime.settings import NodeSettings, head_address
 from freehold.store.spill import local_folder
 from freehold.wire.messages import Address, NodeInfo
 from freehold.wire.placement import GroupInfo
@@ -140,7 +140,7 @@ def start(
         raise click.UsageError(str(error)) from None
     folders = [_folder(name) for name in spill]
     join, listen = _where(address, host, port, session, _given_token(token_file))
-    settings = noded.Settings(
+    settings = NodeSettings(
         session=str(join.session),
         node=launch.new_node_id(),
         head=join.head,

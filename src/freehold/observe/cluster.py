@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar
 from freehold.errors import AuthenticationError, ClusterUnreachableError, ProtocolError
 from freehold.ids import NodeId, ProcessId
 from freehold.runtime.descriptors import greet_blocking
-from freehold.runtime.headd import head_address
 from freehold.runtime.places import place
+from freehold.runtime.settings import head_address
 from freehold.wire import frames
 from freehold.wire.handshake import NONCE, ClientSide, Hello
 from freehold.wire.messages import (

@@ -30,7 +30,6 @@ descriptor, so that no number is reused under it); the same loop is run by anoth
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -45,6 +44,8 @@ from freehold.core.fetching import Get, Wait
 from freehold.runtime.pump import SPIN, Signal
 
 if TYPE_CHECKING:
+    import asyncio
+
     from freehold.core.telling import Awaits
     from freehold.ids import ObjectId
     from freehold.runtime.process import ObjectRef, Process
@@ -287,6 +288,8 @@ def fulfil(future: asyncio.Future[None]) -> None:
 
 def running_loop(what: str) -> asyncio.AbstractEventLoop:
     """The loop that runs in this thread. Raises NoEventLoopError, naming what needs one."""
+    import asyncio
+
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -314,6 +317,8 @@ async def sleep(process: Process, awaited: Sleeps, within: float | None) -> None
     if not process.sockets:  # local mode: nobody else makes it
         process.await_it(awaited, Signal(), within)
         return
+    import asyncio
+
     loop = asyncio.get_running_loop()
     with process.lock:
         if awaited.done:

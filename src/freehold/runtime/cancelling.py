@@ -28,7 +28,6 @@ before the signal that was meant for the last one arrives (the handler asks for 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import signal
@@ -37,12 +36,15 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from freehold.core.execution import Run
 from freehold.errors import TaskCancelledError
 from freehold.runtime.interrupts import again, may_raise
 from freehold.runtime.transport import Transport
+
+if TYPE_CHECKING:
+    import asyncio
 
 CANCEL: Final = signal.SIGUSR1
 
@@ -99,6 +101,8 @@ class Token:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
 

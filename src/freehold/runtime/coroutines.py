@@ -13,7 +13,6 @@ await but is busy or blocked in a call, the worker's signal raises there (``canc
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from freehold.runtime import aio
 from freehold.runtime.process import LEND_AFTER
 
 if TYPE_CHECKING:
+    import asyncio
+
     from freehold.runtime.worker import Worker
 
 
@@ -38,6 +39,8 @@ class Coroutines:
 
     def reader(self) -> aio.LoopReader:
         """What reads the sockets in our loop."""
+        import asyncio
+
         loop = self.loop
         if loop is None or loop.is_closed():
             loop = self.loop = asyncio.new_event_loop()
@@ -49,6 +52,8 @@ class Coroutines:
 
     def run(self, run: Run, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a task's coroutine to its end."""
+        import asyncio
+
         self.reader()
         loop = self.loop
         assert loop is not None
@@ -68,6 +73,8 @@ class Coroutines:
 
     def clear_up(self, loop: asyncio.AbstractEventLoop) -> None:
         """End what the task has left running."""
+        import asyncio
+
         left = asyncio.all_tasks(loop)
         if left:
             for task in left:

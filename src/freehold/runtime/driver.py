@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from freehold import errors
 from freehold.ids import TaskId
 from freehold.roles.owner import Owner
-from freehold.runtime import current, importing, places
+from freehold.runtime import current, places
 from freehold.runtime.interrupts import CtrlC
 from freehold.runtime.process import Context, Process, new_job, process_address
 from freehold.runtime.system_errors import SystemErrors
@@ -90,6 +90,8 @@ class Driver(Process):
         if type(message) is LogLines:
             self.printer.show(message)
         elif type(message) is FindModule:
+            from freehold.runtime import importing  # (5 ms that most programs never need)
+
             self.transport.send(peer, importing.answer(message))
         elif type(message) is Fenced:
             self.fenced = message.reason

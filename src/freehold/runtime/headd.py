@@ -1,6 +1,6 @@
 """The head daemon: performs what ``roles.head`` decides.
 
-It is forked by the daemon of the first node (``launch``), which watches it and, should it be
+It is forked by the daemon of the first node (``launched``), which watches it and, should it be
 killed, starts it again with ``python -m freehold.runtime.headd SETTINGS`` (``keeper``). The new one
 listens on the very socket of the old one, which the daemon has kept open: nodes that call meanwhile
 are not refused, they wait at the door. What the old one knew is in its journal.
@@ -17,33 +17,18 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.core.membership import DEAD_AFTER
-from freehold.ids import NodeId, ProcessId
 from freehold.roles.head import Head
 from freehold.runtime import places, sockets, zygote
 from freehold.runtime.journal import SqliteJournal
+from freehold.runtime.settings import HeadSettings, head_address
 from freehold.runtime.transport import Transport
 from freehold.wire.messages import Address, Message, Stop
-
-
-class Settings(msgspec.Struct):
-    """How a head is started; travels as JSON on the command line.
-
-    ``listener`` and ``lifeline`` are descriptors; ``dead_after``: see ``core.membership``.
-    """
-
-    session: str
-    address: Address
-    listener: int
-    lifeline: int = -1
-    shared: bool = False
-    dead_after: float = DEAD_AFTER
 
 
 class HeadDaemon:
     """The shell of the head."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HeadSettings) -> None:
         session, address = Path(settings.session), settings.address
         file = places.NodeFile(address, address, os.getpid(), settings.session, settings.shared)
         self.folder = places.write_head_file(session, file)
@@ -93,14 +78,7 @@ def listen(host: str, port: int) -> tuple[socket.socket, Address]:
     return listener, head_address(host, actual)
 
 
-def head_address(host: str, port: int) -> Address:
-    """The head of the cluster at host:port. Its process id is fixed, because joiners know only
-    where it listens.
-    """
-    return Address(ProcessId(b"the-head"), NodeId(b""), host, port)
-
-
-def serve(settings: Settings) -> None:
+def serve(settings: HeadSettings) -> None:
     """Be the head; end the process with status 0 if it was told to stop, else 1."""
     status = 1
     try:
@@ -116,4 +94,4 @@ def serve(settings: Settings) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    serve(msgspec.json.decode(sys.argv[1].encode(), type=Settings))
+    serve(msgspec.json.decode(sys.argv[1].encode(), type=HeadSettings))

@@ -19,7 +19,6 @@ the functions registered with ``atexit`` are, and the process exits.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import inspect
 import queue
@@ -41,6 +40,8 @@ from freehold.wire.actors import Place, packed
 from freehold.wire.messages import ACTOR, Call, Creation, Value
 
 if TYPE_CHECKING:
+    import asyncio
+
     from freehold.runtime.worker import Worker
 
 #: Replies wait for each other this long (seconds) while there is more to run: one system call for
@@ -146,6 +147,8 @@ class Host:
         self.answered = 0.0  # when one has left at once
         self.exiting = False
         if creation.coroutines:
+            import asyncio
+
             self.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.loop)
             self.reader = aio.reader(worker, self.loop)
@@ -200,6 +203,8 @@ class Host:
 
     async def run_coroutine(self, run: Run) -> None:
         """A call on the loop, from its arguments to its answer."""
+        import asyncio
+
         worker = self.worker
         worker.enter(run)
         started = time.perf_counter()
@@ -252,6 +257,8 @@ class Host:
 
     async def serve(self) -> None:
         """Read the sockets and run calls until the actor ends, and those calls to their ends."""
+        import asyncio
+
         self.reader.hold()
         self.reader.alert = True
         with self.worker.lock:
@@ -292,6 +299,8 @@ class Host:
             if hook is not None:
                 answer = hook()
                 if inspect.iscoroutine(answer):
+                    import asyncio
+
                     (self.loop or asyncio.new_event_loop()).run_until_complete(answer)
         except BaseException:
             traceback.print_exc()  # to the log: nobody waits for it

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from freehold.runtime import headd
+from freehold.runtime.settings import Kept
 from freehold.runtime.transport import Transport
 
 log = logging.getLogger("freehold")
@@ -33,13 +33,6 @@ STEADY: Final = 5.0
 #: Seconds before the second start of a head that ends at once, and at most: 1 % of a core.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 20.0
-
-
-class Kept(msgspec.Struct):
-    """A head that this process has started: its pid, and how to start it again."""
-
-    pid: int
-    settings: headd.Settings
 
 
 class Keeper:

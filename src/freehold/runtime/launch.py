@@ -1,27 +1,26 @@
-"""Launch: one interpreter start for a whole local cluster. ``python -m freehold.runtime.launch
-SETTINGS``.
+"""Launch: start a node of this machine, and with it the head if it is to have that, and stop them.
 
-The process forks the head (if this machine is to have it) and the zygote, and becomes the node
-daemon; a fork costs milliseconds, an interpreter with its imports 100. ``start_local`` and
-``start_node`` are the callers' side.
+``launched`` is what runs in the process that this starts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 
 from freehold import errors
 from freehold.ids import NodeId
-from freehold.runtime import headd, keeper, noded, places, sockets, zygote
+from freehold.runtime import places
+from freehold.runtime.settings import NODE_PROGRAM, NodeSettings
+from freehold.wire.messages import Wire
 
 
 class Started(msgspec.Struct):
@@ -39,7 +38,7 @@ def new_node_id() -> NodeId:
     return NodeId(os.urandom(8))
 
 
-def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Started:
+def start(settings: NodeSettings, *, tied: bool, timeout: float = 20.0) -> Started:
     """Start a node daemon (and the head, if the settings say so) and wait until it has joined.
 
     Args: ``tied``: the node ends when this process does. Raises ClusterUnreachableError with the
@@ -57,8 +56,7 @@ def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Sta
         process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "freehold.runtime.launch",
+                *NODE_PROGRAM,
                 msgspec.json.encode(settings).decode(),
             ],
             pass_fds=passed,
@@ -72,6 +70,9 @@ def start(settings: noded.Settings, *, tied: bool, timeout: float = 20.0) -> Sta
     for fd in passed:
         os.close(fd)
     try:
+        # We have to wait, for longer than it takes to get what the first task will need here.
+        Wire.ready()
+        import_module("cloudpickle")
         if not _await_ready(ready_read, timeout):
             words = log_path.read_text(errors="replace")[-4000:] if log_path.exists() else ""
             process.kill()
@@ -136,44 +137,3 @@ def stop(started: Started, timeout: float = 5.0) -> None:
         time.sleep(0.005)
     if started.folder.exists():
         places.remove_node(started.folder)
-
-
-def main() -> None:
-    """The launched process."""
-    settings = msgspec.json.decode(sys.argv[1].encode(), type=noded.Settings)
-    if settings.start_head:
-        try:
-            listener, settings.head = headd.listen(settings.head.host, settings.head.port)
-        except OSError as error:
-            sys.exit(f"the head cannot listen on {places.place(settings.head)}: {error.strerror}")
-        head = headd.Settings(
-            settings.session,
-            settings.head,
-            listener.detach(),
-            settings.lifeline,
-            settings.shared,
-            settings.dead_after,
-        )
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            os.close(settings.ready)
-            headd.serve(head)
-        settings.kept = keeper.Kept(pid, head)
-    zygote.name_process("freehold-zygote")
-    link, zygote_pid = noded.fork_zygote(settings)
-    zygote.name_process("freehold-node")
-    # (Not before the zygote is forked: workers' programs set up logging for themselves.)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sockets.allow_descriptors()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    daemon = noded.NodeDaemon(settings, link, zygote_pid)
-    try:
-        daemon.try_places()
-    except (OSError, ValueError) as error:
-        sys.exit(f"the node does not start: {error}")
-    daemon.run()
-
-
-if __name__ == "__main__":
-    main()

@@ -56,9 +56,10 @@ from freehold.runtime.explainer import Explainer
 from freehold.runtime.hosting import SHUTDOWN, ActorExit
 from freehold.runtime.process import CONTEXT, Context, ObjectRef, Process
 from freehold.runtime.pump import Signal
+from freehold.runtime.slots import Slot
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Timed
-from freehold.runtime.worker import Slot, split
+from freehold.runtime.worker import split
 from freehold.wire import serial
 from freehold.wire.actors import Place, packed
 from freehold.wire.environments import Environment

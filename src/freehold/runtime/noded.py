@@ -30,16 +30,15 @@ from typing import Any, Final
 
 import msgspec
 
-from freehold.core.membership import DEAD_AFTER
 from freehold.core.relaying import Relaying
-from freehold.core.spilling import FUSE_BYTES
 from freehold.ids import NodeId, ObjectId, ProcessId
 from freehold.roles.node import Node
 from freehold.runtime import places, zygote
 from freehold.runtime.descriptors import ARENA, send_descriptor
 from freehold.runtime.environments import EnvironmentMaker
-from freehold.runtime.keeper import Keeper, Kept
+from freehold.runtime.keeper import Keeper
 from freehold.runtime.mover import FAR_READS, ByteMover
+from freehold.runtime.settings import NODE_PROGRAM, NodeSettings
 from freehold.runtime.transport import Transport
 from freehold.runtime.zygotes import Zygotes
 from freehold.store.allocator import Allocator
@@ -76,29 +75,6 @@ RESERVED: Final = 128
 #: Seconds that a start waits for descriptors before it is refused: those of a worker that is just
 #: ending (of an actor whose last handle has gone, say) come free in a few milliseconds.
 ENDING_SECONDS: Final = 1.0
-
-
-class Settings(msgspec.Struct):
-    """How a node is started; travels as JSON on the command line."""
-
-    session: str
-    node: NodeId
-    head: Address
-    host: str
-    resources: dict[str, int]
-    store_bytes: int
-    labels: dict[str, str] = {}
-    spill_folders: list[str] = []
-    spill_quota: int | None = None
-    fuse_bytes: int = FUSE_BYTES
-    prefetch: bool = True
-    infeasible_grace: float = 10.0
-    lifeline: int = -1
-    ready: int = -1
-    start_head: bool = False
-    shared: bool = False  # for any program, not for the one that starts it
-    dead_after: float = DEAD_AFTER  # for the head that it starts, which tells all nodes
-    kept: Kept | None = None  # the head that was started
 
 
 class Output:
@@ -180,7 +156,7 @@ def _readable(fd: int) -> bool:
 class NodeDaemon:
     """The shell of a node."""
 
-    def __init__(self, settings: Settings, zygote_link: socket.socket, pid: int) -> None:
+    def __init__(self, settings: NodeSettings, zygote_link: socket.socket, pid: int) -> None:
         self.settings = settings
         self.folder = Path(settings.session) / settings.node.hex()
         self.zygote_pid = pid
@@ -258,10 +234,7 @@ class NodeDaemon:
         """Serve until told to stop."""
         signal.signal(signal.SIGTERM, lambda *_: self.transport.call_soon(self.terminated))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with self.transport.lock:
-            self.role.start()
-            self.transport.flush()
-        threading.Thread(target=self.keep_warm, daemon=True, name="freehold-warm").start()
+        # (Before the role starts its first workers: each reads it as soon as it is forked.)
         places.write_node_file(
             self.folder,
             places.NodeFile(
@@ -272,6 +245,10 @@ class NodeDaemon:
                 self.settings.shared,
             ),
         )
+        with self.transport.lock:
+            self.role.start()
+            self.transport.flush()
+        threading.Thread(target=self.keep_warm, daemon=True, name="freehold-warm").start()
         ready = self.settings.ready
         used = 0
         gc.collect()
@@ -490,7 +467,7 @@ class NodeDaemon:
         self.transport.flush()
 
 
-def begin_anew(settings: Settings, node: NodeId, reason: str) -> None:
+def begin_anew(settings: NodeSettings, node: NodeId, reason: str) -> None:
     """Execute this process again as another node. What else it has open is closed by that."""
     old = Path(settings.session) / settings.node.hex()
     if settings.spill_folders == [str(places.spill_folder(old))]:
@@ -504,7 +481,7 @@ def begin_anew(settings: Settings, node: NodeId, reason: str) -> None:
     for fd in descriptors:
         if fd >= 0:
             os.set_inheritable(fd, True)
-    arguments = ["-m", "freehold.runtime.launch", msgspec.json.encode(settings).decode()]
+    arguments = [*NODE_PROGRAM, msgspec.json.encode(settings).decode()]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
@@ -526,7 +503,7 @@ def _oom_kills() -> int:
     return 0
 
 
-def fork_zygote(settings: Settings) -> tuple[socket.socket, int]:
+def fork_zygote(settings: NodeSettings) -> tuple[socket.socket, int]:
     """Fork the zygote while this process is small and has one thread."""
     folder = places.node_folder(Path(settings.session), settings.node)
     settings.spill_folders = settings.spill_folders or [str(places.spill_folder(folder))]

@@ -51,6 +51,7 @@ from freehold.runtime.process import (
     read_node_file,
 )
 from freehold.runtime.pump import GRACE, Signal
+from freehold.runtime.slots import Slot
 from freehold.runtime.surroundings import Surroundings
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.yielding import carry_on
@@ -79,18 +80,6 @@ RUNTIME: Final = f"{Path(__file__).parent}{os.sep}"
 LIBRARY: Final = re.compile(
     rf"<frozen|{re.escape(str(Path(os.__file__).parent))}/|.*/site-packages/"
 )
-
-
-class Slot:
-    """Stands for a top-level reference in the pickled arguments."""
-
-    __slots__ = ("index",)
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __reduce__(self) -> Any:
-        return Slot, (self.index,)
 
 
 class Awake:

@@ -18,7 +18,6 @@ closes one that is dropped; if it is in the middle of something, that is interru
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -143,6 +142,8 @@ async def run_async_generator(
     worker: Worker, run: Run, generator: AsyncIterator[Any], reader: LoopReader
 ) -> int:
     """The same for what an asynchronous generator yields, on the loop of ``reader``."""
+    import asyncio
+
     with worker.lock:
         outgoing = worker.executor.yielding.begin(run)
     try:
@@ -173,6 +174,8 @@ async def run_async_generator(
 
 async def room(worker: Worker, outgoing: Outgoing, reader: LoopReader) -> None:
     """Sleep until the consumer has taken some, or wants no more."""
+    import asyncio
+
     future = asyncio.get_running_loop().create_future()
     with worker.lock:
         outgoing.wake = partial(reader.resolve, future)

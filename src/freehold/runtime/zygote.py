@@ -41,11 +41,13 @@ import msgspec
 from freehold.runtime import devices, places, sockets
 from freehold.store import spill
 from freehold.wire.environments import Furnished
+from freehold.wire.messages import Wire
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
-#: What every worker needs, imported once for all of them. (``api`` lies above us: hence by name.)
-PRELOAD = ("freehold.api", "freehold.runtime.worker")
+#: What every worker needs, imported once for all of them. (``api`` lies above us: hence by name.
+#: cloudpickle: for the functions of programs' main files.)
+PRELOAD = ("freehold.api", "freehold.runtime.worker", "cloudpickle")
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -120,10 +122,12 @@ class Zygote:
                     return
 
     def import_slow(self) -> None:
-        """numpy takes 70-100 ms to import: too much for the first workers to wait, welcome to all
-        later ones.
+        """numpy takes 70-100 ms to import and asyncio 35: too much for the first workers to wait,
+        welcome to all later ones.
         """
         self.imported = True
+        import asyncio  # noqa: F401
+
         with contextlib.suppress(ImportError):
             import numpy  # noqa: F401, ICN001
         gc.collect()
@@ -233,16 +237,21 @@ def become_worker(descriptors: list[int], name: str) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
 
 
+def preload() -> None:
+    """Before any fork: have everything that workers need, in memory that stays shared."""
+    for module in PRELOAD:
+        importlib.import_module(module)
+    Wire.ready()
+    gc.freeze()
+    gc.enable()
+
+
 def main(daemon: socket.socket, folder: Path, spill_folders: Sequence[str]) -> None:
     """Entry point of the forked zygote. It outlives its daemon for a moment, to clean up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
     devices.one_thread()
-    for module in PRELOAD:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()
     Zygote(daemon, folder, spill_folders).run()
 
 
@@ -257,8 +266,7 @@ def begin(begun: Begun) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
-    for module in PRELOAD:
-        importlib.import_module(module)
+    preload()
     furnished = begun.furnished
     environment = furnished.environment
     os.environ.update(environment.env_vars)

@@ -6,8 +6,6 @@ is finding the object's value (``Locate``), and whoever has seen a life of it en
 one (``LocateActor``). See ``core.actors``.
 """
 
-from __future__ import annotations
-
 import msgspec
 
 from freehold.ids import LeaseId, ObjectId, ProcessId

@@ -6,8 +6,6 @@ and which the other side is told again when a stream begins anew. Silence of a n
 (``core.membership``), silence of the head means nothing (``core.attendance``).
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec
@@ -16,6 +14,21 @@ from freehold.ids import JobId, NodeId, ProcessId
 from freehold.resources import Resources
 from freehold.wire.placement import GroupInfo
 from freehold.wire.records import Address, NodeInfo, Record
+
+
+class JobStarted(Record, tag=63):
+    """Node to head to every node: a driver is up; this is where its tasks import from."""
+
+    job: JobId
+    driver: Address
+    pid: int
+    python_path: list[str]
+    cwd: str
+    log_to_driver: bool
+    entrypoint: str = ""
+    explain_after: float | None = None
+    namespace: str = ""  #: of names that the job makes; empty: one of its own
+    detached: str = ""  #: the actor that is the whole of the job, if its driver is a steward
 
 
 class JoinCluster(Record, tag=60):
@@ -98,21 +111,6 @@ class NodeKnown(Record, tag=72):
     """Node to head: you did not name this one, which I was told of: you may have forgotten it."""
 
     info: NodeInfo
-
-
-class JobStarted(Record, tag=63):
-    """Node to head to every node: a driver is up; this is where its tasks import from."""
-
-    job: JobId
-    driver: Address
-    pid: int
-    python_path: list[str]
-    cwd: str
-    log_to_driver: bool
-    entrypoint: str = ""
-    explain_after: float | None = None
-    namespace: str = ""  #: of names that the job makes; empty: one of its own
-    detached: str = ""  #: the actor that is the whole of the job, if its driver is a steward
 
 
 class JobEnded(Record, tag=64):

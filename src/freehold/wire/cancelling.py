@@ -1,7 +1,5 @@
 """What is said to end tasks, and about their time. See ``core.cancelling``."""
 
-from __future__ import annotations
-
 from freehold.ids import ObjectId, TaskId
 from freehold.wire.records import Record
 

@@ -2,8 +2,6 @@
 to the process that make one (``core.detached``).
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from freehold.ids import JobId

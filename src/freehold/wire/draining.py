@@ -6,8 +6,6 @@ ObjectTaken back, ObjectMoved to the owner, and the owner's FreeObjects to which
 copies is not to stay, with KeepObject to the new one if that is to.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from freehold.ids import JobId, ObjectId

@@ -7,8 +7,6 @@ archive of files under the digest of their contents; it lies at the node of the 
 packed it for as long as that process lives.
 """
 
-from __future__ import annotations
-
 from hashlib import blake2b
 from typing import Final
 

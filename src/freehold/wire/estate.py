@@ -2,8 +2,6 @@
 has died, or the worker itself exits in good order (``core.estate``).
 """
 
-from __future__ import annotations
-
 from freehold.ids import ObjectId, ProcessId
 from freehold.wire.records import Address, Link, Record, Value
 

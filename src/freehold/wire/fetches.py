@@ -5,8 +5,6 @@ may take a wish back (CancelFetch); an answer that crosses this is given back by
 that is repeated with more urgency replaces the one before.
 """
 
-from __future__ import annotations
-
 from freehold.ids import NodeId, ObjectId
 from freehold.wire.records import Address, Record
 

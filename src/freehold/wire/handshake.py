@@ -10,8 +10,6 @@ the proof is interpreted beyond fixed sizes: a stranger can cost us at most ``LO
 bytes and the patience of the shell. Pure: bytes in, bytes out; the nonce is given by the caller.
 """
 
-from __future__ import annotations
-
 import hmac
 from typing import Final
 

@@ -6,8 +6,6 @@ for the asker to notice. ``core.explaining`` asks, ``core.telling`` and ``core.t
 answer.
 """
 
-from __future__ import annotations
-
 from typing import Final, TypeAlias
 
 from freehold.wire.records import Address, Record

@@ -4,8 +4,6 @@ Requested -> (redirected ->)* granted or refused -> returned, or ended with the 
 take a request back at any time (ReturnLease); an answer that crosses this is for nobody.
 """
 
-from __future__ import annotations
-
 from freehold.ids import JobId, LeaseId
 from freehold.resources import Resources
 from freehold.wire.placement import Placement

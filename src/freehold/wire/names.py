@@ -2,8 +2,6 @@
 has only its name (``core.names``).
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from freehold.ids import JobId, ObjectId

@@ -11,8 +11,6 @@ A GroupInfo is a fact: told twice, or late, it does no harm, because ``version``
 answer can be taken for that to another attempt.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

@@ -2,9 +2,10 @@
 
 Each is an array on the wire. A record that names a process carries its address, so that whoever
 reads it can call.
-"""
 
-from __future__ import annotations
+The files of messages do without ``from __future__ import annotations``: of annotations that are
+text msgspec compiles each one, 6 ms of every start.
+"""
 
 from typing import Final
 

@@ -7,8 +7,6 @@ time how many were taken (StreamTaken), which makes room for more, and that nobo
 (CloseStream).
 """
 
-from __future__ import annotations
-
 from freehold.ids import TaskId
 from freehold.wire.records import Record, Value
 
