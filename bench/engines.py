@@ -6,6 +6,7 @@ lacks ours.
 
 from __future__ import annotations
 
+import compileall
 import importlib
 import os
 import sys
@@ -64,6 +65,13 @@ def variables(engine: str) -> dict[str, str]:
     surroundings = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     quiet = _RAY_VARIABLES if engine in ("ray", "ray_data") else {}
     return surroundings | quiet | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def compile_package() -> None:
+    """Compile our modules, as pip has done with the peers' when it installed them: where Python is
+    told not to write what it compiles, each of our processes would compile them again (0.35 s).
+    """
+    compileall.compile_dir(ROOT / "src" / "freehold", quiet=2)
 
 
 def scale() -> float:

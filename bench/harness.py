@@ -78,6 +78,7 @@ def run(
         metrics: What alone is needed, of what a program measures by `attempt`; none named: all.
     """
     processes.adopt_orphans()
+    engines.compile_package()
     done: list[Measurement] = []
 
     def note(one: Measurement) -> None:
