@@ -115,8 +115,9 @@ def test_a_node_that_dies_half_way_costs_only_time(tmp_path: Path, strategy: str
 def test_a_quota_that_is_reached_ends_the_sort_and_leaves_nothing(
     tmp_path: Path, nodes: int
 ) -> None:
-    """Goal: one line that names the quota and the remedy, and no file. Method: 100 MB through 32 MiB
-    of store and 4 MB of disk a node; the module's search for leaks finds processes and folders.
+    """Goal: one line that names the quota and the remedy, and no file. Method: 100 MB through
+    32 MiB of store and 4 MB of disk a node; the module's search for leaks finds processes and
+    folders.
     """
     (tmp_path / "in").mkdir()
     gensort.records(0, 1_000_000).tofile(tmp_path / "in" / "all")
