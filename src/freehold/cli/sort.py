@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -178,9 +179,9 @@ def run(
 
 
 def _import_numpy() -> None:
-    """Beside the start of the cluster, which takes as long (0.2 s) and is another process's work."""
+    """Beside the start of the cluster, which takes as long (0.2 s) and is other processes' work."""
     with suppress(ImportError):  # told where it is needed
-        import numpy  # noqa: F401
+        import_module("numpy")
 
 
 def _clean(target: str) -> None:

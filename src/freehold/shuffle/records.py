@@ -8,12 +8,12 @@ memory; nothing here writes to its input or copies it whole.
 
 Sorting never moves records, only words of 64 bits: the row number in the low bits (20 for a million
 rows), the most significant bits of the key above. ``np.sort`` of such words uses vector
-instructions, which no ``argsort`` does. Then follows an exact sort of the few rows that tie in their
-key bits: a radix sort, numpy's stable ``argsort`` of 16-bit digits. The key bits are taken after
-subtracting the smallest key and shifting out leading zeros, so keys of one narrow partition still
-differ in them. On 625,000 random records (AVX2, numpy 2.4) reading the keys and the sort take 26 ms,
-where two radix passes over 32 bits took 70 to 90 and ``argsort`` of the keys 60. With skewed keys
-everything may tie: the price is the five digits, 130 ms.
+instructions, which no ``argsort`` does. Then follows an exact sort of the few rows that tie in
+their key bits: a radix sort, numpy's stable ``argsort`` of 16-bit digits. The key bits are taken
+after subtracting the smallest key and shifting out leading zeros, so keys of one narrow partition
+still differ in them. On 625,000 random records (AVX2, numpy 2.4) reading the keys and the sort take
+26 ms, where two radix passes over 32 bits took 70 to 90 and ``argsort`` of the keys 60. With skewed
+keys everything may tie: the price is the five digits, 130 ms.
 
 The order used everywhere is (key, position in the whole input). It is total, and that is what
 keeps partitions bounded: a boundary may fall between two records of one key, so a file of equal
@@ -116,7 +116,7 @@ def _order(high: Words, low: Callable[[], NDArray[np.uint16]]) -> Order:
     words <<= bits
     words |= np.arange(high.size, dtype=np.uint64)
     words.sort()
-    order = (words & ((np.uint64(1) << bits) - np.uint64(1))).view(np.int64)
+    order: Order = (words & ((np.uint64(1) << bits) - np.uint64(1))).view(np.int64)
     words >>= bits
     same = words[1:] == words[:-1]
     del words
