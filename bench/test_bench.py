@@ -157,6 +157,18 @@ def test_a_whole_program_costs_what_all_its_processes_do() -> None:
         whole.run([sys.executable, "-c", "import sys; sys.exit('no luck')"], dict(os.environ), 30)
 
 
+def test_processes_that_nobody_waits_for_count_too() -> None:
+    """Goal: the time of a peer's workers counts though their parent ignores how they end. Method: a
+    program that ignores SIGCHLD, whose child works for a second of processor time.
+    """
+    work = "import time\nwhile time.process_time() < 1.0: pass"
+    ignore = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        f"subprocess.Popen([sys.executable, '-c', {work!r}]).wait()"
+    )
+    assert whole.run([sys.executable, "-c", ignore], dict(os.environ), 60).processor >= 0.4
+
+
 def doomed(name: str) -> Samples:
     """Yields a value, then fails."""
     yield "rate", 5.0

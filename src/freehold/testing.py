@@ -60,6 +60,7 @@ class Cluster:
         memory: float | None = None,
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
+        spill_quota: int | None = None,
         infeasible_grace: float = 10.0,
         dead_after: float = DEAD_AFTER,
     ) -> None:
@@ -78,6 +79,7 @@ class Cluster:
                     memory=memory,
                     resources=resources,
                     labels=labels,
+                    spill_quota=spill_quota,
                 )
         except BaseException:
             self.shutdown()
@@ -104,6 +106,7 @@ class Cluster:
         memory: float | None = None,
         resources: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
+        spill_quota: int | None = None,
     ) -> ClusterNode:
         """Start one more node and wait until it has joined."""
         settings = NodeSettings(
@@ -114,6 +117,7 @@ class Cluster:
             resources=machine.offer(num_cpus, num_gpus, memory, resources),
             store_bytes=machine.store_bytes(object_store_memory),
             labels=dict(labels or {}),
+            spill_quota=spill_quota,
             fuse_bytes=machine.spill_file_bytes(),
             prefetch=machine.prefetch(),
             infeasible_grace=self._grace,

@@ -84,6 +84,10 @@ def test_errors_are_one_line(fake: Any, tmp_path: Path) -> None:
     assert "'1 GX' is not a size" in invoke("run", "a", "b", "--object-store-memory", "1 GX").output
     assert "'-5' is not a whole number" in invoke("gen", "--records", "-5", "a").output
     assert "--address joins" in invoke("run", "a", "b", "--address", "x", "--nodes", 2).output
+    assert "--address joins" in invoke("run", "a", "b", "--address", "x", "--spill-quota", 0).output
+    assert "--spill-quota bounds" in (
+        invoke("run", "a", "b", "--engine", "ray", "--spill-quota", "1GB").output
+    )
     assert "give --nodes 2" in invoke("run", "a", "b", "--kill-node-at", 50).output
     assert "'shove' is not one of" in invoke("run", "a", "b", "--strategy", "shove").output
 
@@ -157,10 +161,17 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
 
 
 def test_memory_reaches_the_cluster(fake: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    """Goal: --object-store-memory is passed on in bytes. Method: look at init's options."""
+    """Goal: --object-store-memory and --spill-quota are passed on in bytes. Method: look at
+    init's options, with both and with neither.
+    """
     invoke("gen", "--records", 10, tmp_path / "in")
     seen: list[Any] = []
     monkeypatch.setattr("freehold.init", lambda *_, **options: seen.append(options))
-    ran = invoke("run", tmp_path / "in", tmp_path / "out", "--object-store-memory", "512MiB")
-    assert ran.exit_code == 0, ran.output
-    assert seen == [{"object_store_memory": 512 << 20}]
+    limits = ("--object-store-memory", "512MiB", "--spill-quota", "1GB")
+    for options in ((), limits):
+        ran = invoke("run", tmp_path / "in", tmp_path / "out", "--overwrite", *options)
+        assert ran.exit_code == 0, ran.output
+    assert seen == [
+        {"object_store_memory": None, "spill_quota": None},
+        {"object_store_memory": 512 << 20, "spill_quota": 1_000_000_000},
+    ]

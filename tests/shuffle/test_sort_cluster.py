@@ -111,6 +111,29 @@ def test_a_node_that_dies_half_way_costs_only_time(tmp_path: Path, strategy: str
     assert read_parts(tmp_path / "out") == generated_in_order(300_000)
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_quota_that_is_reached_ends_the_sort_and_leaves_nothing(
+    tmp_path: Path, nodes: int
+) -> None:
+    """Goal: one line that names the quota and the remedy, and no file. Method: 100 MB through
+    32 MiB of store and 4 MB of disk a node; the module's search for leaks finds processes and
+    folders.
+    """
+    (tmp_path / "in").mkdir()
+    gensort.records(0, 1_000_000).tofile(tmp_path / "in" / "all")
+    limits = ["--object-store-memory", "32MiB", "--spill-quota", "4MB", "--nodes", str(nodes)]
+    arguments = ["run", *limits, str(tmp_path / "in"), str(tmp_path / "out")]
+    ran = CliRunner().invoke(command.sort, arguments)
+    assert ran.exit_code == 1
+    told = ran.stderr.splitlines()[-1]
+    assert told.startswith("Error: the store is full, and spilling ")
+    assert "would exceed the spill quota" in told
+    assert "of 4,000,000 bytes are in use" in told
+    assert "raise the spill quota" in told
+    assert "Traceback" not in ran.output
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("stage", ["map", "reduce"])
 def test_ctrl_c_leaves_no_half_written_file(tmp_path: Path, stage: str) -> None:
     """Goal: an interrupted command ends soon, says so in one word, and cleans up. Method: SIGINT

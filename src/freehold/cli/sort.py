@@ -15,7 +15,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,6 +89,9 @@ def gen(records: int, files: int, text: bool, skew: bool, address: str | None, f
     "--object-store-memory", "store", type=size, metavar="SIZE", help="Per node: 512MiB, 1GiB."
 )
 @click.option(
+    "--spill-quota", "quota", type=size, metavar="SIZE", help="Per node: at most this much on disk."
+)
+@click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
     default="auto",
@@ -122,6 +127,7 @@ def run(
     partitions: int | None,
     nodes: int,
     store: int | None,
+    quota: int | None,
     strategy: str,
     kill_at: int | None,
     engine: str,
@@ -136,15 +142,18 @@ def run(
     Folders may be URLs, s3://bucket/prefix. With --nodes N, on N nodes of this machine; with
     --address, on a running cluster.
     """
-    if address and (nodes > 1 or store):
+    if address and (nodes > 1 or store or quota is not None):
         raise click.UsageError("--address joins a cluster that has its nodes and memory already")
     if kill_at is not None and (address or nodes < 2):
         raise click.UsageError("--kill-node-at needs a cluster of its own: give --nodes 2 or more")
     if engine == "ray" and nodes > 1:
         raise click.UsageError("--nodes starts nodes of Freehold: give --address of a Ray cluster")
+    if engine == "ray" and quota is not None:
+        raise click.UsageError("--spill-quota bounds what Freehold spills: Ray has no such limit")
     if page and not page.absolute().parent.is_dir():
         raise click.UsageError(f"--report {page}: there is no folder {page.parent}")
-    start = _ray(store, address) if engine == "ray" else _cluster(nodes, store, address)
+    start = _ray(store, address) if engine == "ray" else _cluster(nodes, store, address, quota)
+    Thread(target=_import_numpy, daemon=True).start()
     try:
         with start as cluster, _progress() as progress:
             from freehold.shuffle.sort import sort as sort_records
@@ -167,6 +176,12 @@ def run(
         from freehold.shuffle.report import page as page_of
 
         page.write_text(page_of(report), encoding="utf-8")
+
+
+def _import_numpy() -> None:
+    """Beside the start of the cluster, which takes as long (0.2 s) and is other processes' work."""
+    with suppress(ImportError):  # told where it is needed
+        import_module("numpy")
 
 
 def _clean(target: str) -> None:
@@ -212,7 +227,9 @@ def check(against: str | None, address: str | None, folder: str) -> None:
 
 
 @contextmanager
-def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Cluster | None]:
+def _cluster(
+    nodes: int, store: int | None, address: str | None, quota: int | None = None
+) -> Iterator[Cluster | None]:
     """A cluster to run on, given where it has several nodes that were started for this; errors
     that the user can act on become one line.
     """
@@ -221,10 +238,12 @@ def _cluster(nodes: int, store: int | None, address: str | None) -> Iterator[Clu
     from freehold.shuffle.places import RecordFileError
 
     try:
-        with _nodes(nodes, store) as started:
+        with _nodes(nodes, store, quota) as started:
             try:
-                at = started.address if started else address
-                fh.init(at, object_store_memory=None if started else store)
+                if started:
+                    fh.init(started.address)
+                else:
+                    fh.init(address, object_store_memory=store, spill_quota=quota)
             except (
                 ValueError
             ) as error:  # an amount, or an option that a running cluster has settled
@@ -262,7 +281,7 @@ def _ray(store: int | None, address: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _nodes(count: int, store: int | None) -> Iterator[Cluster | None]:
+def _nodes(count: int, store: int | None, quota: int | None) -> Iterator[Cluster | None]:
     """Start several nodes on this machine; None for a single one, which ``init`` starts."""
     if count == 1:
         yield None
@@ -275,7 +294,9 @@ def _nodes(count: int, store: int | None) -> Iterator[Cluster | None]:
     cpus = max(1, (os.cpu_count() or 1) // count)
     # Together they take what a single node would.
     share = store or store_bytes(None) // count
-    with Cluster(nodes=count, num_cpus=cpus, object_store_memory=share) as cluster:
+    with Cluster(
+        nodes=count, num_cpus=cpus, object_store_memory=share, spill_quota=quota
+    ) as cluster:
         yield cluster
 
 

@@ -64,8 +64,10 @@ LONGEST_TAIL: Final = 2000  #: characters of each
 LONGEST_LINE: Final = 1 << 20  #: bytes; what is longer arrives in pieces
 UNFINISHED: Final = 0.2  #: seconds that a line may wait for its end
 #: The arena is kept warm beyond what is in use, since cold memory fills at a tenth of the speed: by
-#: as much as was ever in use, within these bounds (an idle cluster shall not hold memory for it).
-WARM_AHEAD: Final = (16 << 20, 256 << 20)
+#: as much as was ever in use, within these bounds. An idle cluster shall not hold memory for it,
+#: and what is never used was cleared in vain: 0.1 s of processor a GiB, 1.6 where a hypervisor has
+#: taken free memory away and must find it again. The most covers the next value of 100 MiB.
+WARM_AHEAD: Final = (16 << 20, 128 << 20)
 
 
 #: Descriptors that the daemon has for each worker (two pipes, a stream, a channel), and those kept

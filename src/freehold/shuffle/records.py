@@ -6,12 +6,14 @@ A *record* is 100 bytes, of which the first 10 are its *key*; keys compare as un
 *block* is a ``uint8`` array of shape (n, 100), C-contiguous, often a read-only view of shared
 memory; nothing here writes to its input or copies it whole.
 
-Sorting never moves records, only row numbers: a radix sort (numpy's stable ``argsort`` of 16-bit
-digits) of the 32 most significant bits of the keys, then an exact sort of the few rows that tie
-in them. The bits are taken after subtracting the smallest key and shifting out leading zeros, so
-keys of one narrow partition still differ in them. On 671,000 random records the two passes take
-16 ms; one ``np.sort`` of 64-bit words of key bits and row number 33 ms; all five digits 48 ms;
-``argsort`` of the keys 80 ms. With skewed keys everything may tie: the price is the five passes.
+Sorting never moves records, only words of 64 bits: the row number in the low bits (20 for a million
+rows), the most significant bits of the key above. ``np.sort`` of such words uses vector
+instructions, which no ``argsort`` does. Then follows an exact sort of the few rows that tie in
+their key bits: a radix sort, numpy's stable ``argsort`` of 16-bit digits. The key bits are taken
+after subtracting the smallest key and shifting out leading zeros, so keys of one narrow partition
+still differ in them. On 625,000 random records (AVX2, numpy 2.4) reading the keys and the sort take
+26 ms, where two radix passes over 32 bits took 70 to 90 and ``argsort`` of the keys 60. With skewed
+keys everything may tie: the price is the five digits, 130 ms.
 
 The order used everywhere is (key, position in the whole input). It is total, and that is what
 keeps partitions bounded: a boundary may fall between two records of one key, so a file of equal
@@ -19,14 +21,15 @@ keys spreads over all partitions as evenly as a random one. It also makes the so
 
 This file must not know files, tasks or the cluster.
 
-One core of an AMD EPYC, 671,000 random records (64 MiB), in GB of records per second:
-``sort_order`` 2.3, ``take`` 2.7 (3.7 into a warm ``out``), ``partition`` by 16 1.5, ``merge`` of
-16 runs 1.4, of 96 runs 1.2. The worst keys, whose first six bytes agree: ``partition`` 0.8.
+One core of an AMD EPYC that other programs used too, 671,000 random records (64 MiB), in GB of
+records per second: ``sort_order`` 2.7, ``take`` 1.9 (2.5 into a warm ``out``), ``partition`` by 16
+1.3, ``merge`` of 16 runs 1.4, of 96 runs 1.1. The worst keys, whose first six bytes agree:
+``partition`` 0.45.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -83,26 +86,61 @@ def keys(block: Block) -> tuple[Words, NDArray[np.uint16]]:
 def sort_order(block: Block) -> Order:
     """The stable permutation that sorts a block by its 10-byte keys, shape (n,).
 
-    Peak memory is 46 bytes a record, 94 where all keys agree in 32 bits.
+    Peak memory is 25 bytes a record, 52 where keys tie in the bits that are sorted first.
     """
-    return order_of_keys(*keys(block))
+    return _order(_high(block), lambda: _low(block))
 
 
-def order_of_keys(high: Words, low: NDArray[np.uint16]) -> Order:
-    """The stable permutation that sorts keys given as (first 8 bytes, last 2 bytes)."""
+def _high(block: Block) -> Words:
+    """The first 8 bytes of the keys alone: a pass over the block costs as much as sorting it."""
+    view = np.ascontiguousarray(block).reshape(-1).view(_KEYS)
+    return view["high"].astype(np.uint64)
+
+
+def _low(block: Block) -> NDArray[np.uint16]:
+    view = np.ascontiguousarray(block).reshape(-1).view(_KEYS)
+    return view["low"].astype(np.uint16)
+
+
+def _order(high: Words, low: Callable[[], NDArray[np.uint16]]) -> Order:
+    """The stable permutation that sorts keys given as their first 8 bytes, and the last 2 when they
+    are asked for, which is seldom.
+    """
     if high.size < 2:
         return np.arange(high.size, dtype=np.int64)
-    top = high - high.min()
+    words = high - high.min()
     # Drop the leading zeros. A shift by 64 is undefined in C; then all keys are 0 anyway.
-    top <<= np.uint64((64 - int(top.max()).bit_length()) % 64)
-    top >>= np.uint64(32)
-    order = _by_digits([_digit(top, 0), _digit(top, 16)])
-    _settle_ties(order, top, high, low)
+    words <<= np.uint64((64 - int(words.max()).bit_length()) % 64)
+    bits = np.uint64((high.size - 1).bit_length())
+    words >>= bits
+    words <<= bits
+    words |= np.arange(high.size, dtype=np.uint64)
+    words.sort()
+    order: Order = (words & ((np.uint64(1) << bits) - np.uint64(1))).view(np.int64)
+    words >>= bits
+    same = words[1:] == words[:-1]
+    del words
+    if same.any():
+        _settle_ties(order, same, high, low())
     return order
 
 
-def _digit(words: Words, shift: int) -> NDArray[np.uint16]:
-    return (words >> np.uint64(shift)).astype(np.uint16)
+def _settle_ties(
+    order: Order, same: NDArray[np.bool_], high: Words, low: NDArray[np.uint16]
+) -> None:
+    """Sort again, by the whole key, the rows that were the ``same`` as the next in ``order``.
+
+    All tied rows are sorted together: groups of ties are already in order among themselves, so
+    each group comes back to its own places.
+    """
+    tied = np.zeros(order.size, dtype=bool)
+    tied[1:] = same
+    tied[:-1] |= same
+    places = np.flatnonzero(tied)
+    group = order[places]
+    words = high[group]
+    digits = [low[group], *((words >> np.uint64(s)).astype(np.uint16) for s in (0, 16, 32, 48))]
+    order[places] = group[_by_digits(digits)]
 
 
 def _by_digits(digits: Sequence[NDArray[np.uint16]]) -> Order:
@@ -114,26 +152,6 @@ def _by_digits(digits: Sequence[NDArray[np.uint16]]) -> Order:
     for digit in digits[1:]:
         order = order[np.argsort(digit[order], kind="stable")]
     return order
-
-
-def _settle_ties(order: Order, top: Words, high: Words, low: NDArray[np.uint16]) -> None:
-    """Sort again, by the whole key, the rows that are equal in ``top``.
-
-    All tied rows are sorted together: groups of ties are already in order among themselves, so
-    each group comes back to its own places.
-    """
-    ranked = top[order]
-    same = ranked[1:] == ranked[:-1]
-    if not same.any():
-        return
-    tied = np.zeros(order.size, dtype=bool)
-    tied[1:] = same
-    tied[:-1] |= same
-    places = np.flatnonzero(tied)
-    group = order[places]
-    words = high[group]
-    digits = [low[group], *(_digit(words, shift) for shift in (0, 16, 32, 48))]
-    order[places] = group[_by_digits(digits)]
 
 
 def take(block: Block, order: Order, out: Block | None = None) -> Block:
@@ -211,8 +229,8 @@ def merge(runs: Sequence[Block], piece: int = PIECE) -> Iterator[Block]:
     """Merge sorted runs, yielding sorted blocks of about ``piece`` bytes.
 
     Equal keys come in the order of the runs. The yielded block is reused: use it before asking
-    for the next. Peak memory beyond the runs is 40 bytes a record, 87 where all keys agree in
-    32 bits, and two pieces.
+    for the next. Peak memory beyond the runs is 25 bytes a record, 50 where keys tie, and two
+    pieces.
 
     Sorting the runs' keys again costs less than any merge that numpy can express.
     The rows then move twice, but the second time inside the cache: a piece of the output draws
@@ -251,16 +269,10 @@ def merged(runs: Sequence[Block]) -> Block:
 
 
 def _merged_order(runs: Sequence[Block]) -> Order:
-    total = sum(len(run) for run in runs)
-    high = np.empty(total, dtype=np.uint64)
-    low = np.empty(total, dtype=np.uint16)
-    start = 0
-    for run in runs:
-        view = np.ascontiguousarray(run).reshape(-1).view(_KEYS)
-        high[start : start + len(run)] = view["high"]
-        low[start : start + len(run)] = view["low"]
-        start += len(run)
-    return order_of_keys(high, low)
+    return _order(
+        np.concatenate([_high(run) for run in runs]),
+        lambda: np.concatenate([_low(run) for run in runs]),
+    )
 
 
 def _collect(

@@ -18,10 +18,10 @@ Every task can run again: maps only read, reduces write under a temporary name a
 moves between tasks through the object store alone; what does not fit is spilled by the runtime,
 and this file does not know it.
 
-Memory: a map task holds one read buffer (a block, reused by the next map in the process), half of
-that in row numbers and digits, and one run; a merge task one merged run, and 0.4 of it; a reduce
-task 0.45 of its partition and two pieces of 1 MiB, since it reads its runs in place and writes as
-it merges. Keys that all agree in 32 bits cost another half of a block. The driver holds the refs.
+Memory: a map task holds one read buffer (a block, reused by the next map in the process), a quarter
+of that in words to sort, and one run; a merge task one merged run, and a quarter of it; a reduce
+task a quarter of its partition and two pieces of 1 MiB, since it reads its runs in place and writes
+as it merges. Keys that tie (``records.py``) cost another quarter. The driver holds the refs.
 
 This file uses the public API only.
 """
