@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import itertools
 import os
@@ -316,6 +317,25 @@ def test_threads() -> None:
     fh.cancel(spinning)
     with pytest.raises(TaskCancelledError):
         fh.get(spinning, timeout=20)
+
+
+def test_context_variables_of_one_call_are_not_the_next_ones() -> None:
+    """Goal: a coroutine sees what the constructor has set, also if it begins at another's end."""
+
+    @fh.remote(max_concurrency=1)
+    class Setting:
+        def __init__(self) -> None:
+            self.variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+            self.variable.set("constructor")
+
+        async def change(self) -> str:
+            seen = self.variable.get()
+            self.variable.set("call")
+            await asyncio.sleep(0.01)
+            return seen
+
+    actor = Setting.remote()
+    assert fh.get([actor.change.remote() for _ in range(4)]) == ["constructor"] * 4
 
 
 def test_coroutines_answer_and_end_whatever_comes_together(tmp_path: Path) -> None:

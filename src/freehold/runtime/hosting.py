@@ -20,6 +20,7 @@ the functions registered with ``atexit`` are, and the process exits.
 from __future__ import annotations
 
 import atexit
+import contextvars
 import inspect
 import queue
 import threading
@@ -143,6 +144,7 @@ class Host:
         self.threads = Threads(self, "freehold-call")
         self.beside = Threads(self, "freehold-beside")  # plain methods of a coroutine actor
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.serving = False  # the loop runs
         self.sending = False  # answers wait for the end of the loop's turn
         self.answered = 0.0  # when one has left at once
         self.exiting = False
@@ -176,8 +178,9 @@ class Host:
         if self.loop is None:
             self.threads.put(run, 1 << 16)
         elif self.is_coroutine(run):
-            if self.reader.turns_here() and self.loop.get_task_factory() is None:
-                self.begin(run)  # (no code of the user's runs before the next turn of the loop)
+            here = self.serving and threading.get_ident() == self.worker.main_thread
+            if here and self.loop.get_task_factory() is None:  # (a user's may run the coroutine)
+                self.begin(run)
             else:
                 self.reader.call_soon(partial(self.begin, run))
         elif run.message.actor.group:  # type: ignore[union-attr]  # a Call
@@ -197,9 +200,13 @@ class Host:
         return known
 
     def begin(self, run: Run) -> None:
-        """In the loop's thread: one more coroutine."""
+        """In the loop's thread: one more coroutine. What it finds in context variables is the
+        constructor's and not that of the call that made room for it.
+        """
         assert self.loop is not None
-        self.tasks[run.message.task] = self.loop.create_task(self.run_coroutine(run))
+        coroutine = self.run_coroutine(run)
+        task = self.context.copy().run(self.loop.create_task, coroutine)
+        self.tasks[run.message.task] = task
 
     async def run_coroutine(self, run: Run) -> None:
         """A call on the loop, from its arguments to its answer."""
@@ -253,12 +260,14 @@ class Host:
     def run_loop(self) -> None:
         """On the main thread, from the constructor's end to the actor's."""
         assert self.loop is not None
+        self.context = contextvars.copy_context()
         self.loop.run_until_complete(self.serve())
 
     async def serve(self) -> None:
         """Read the sockets and run calls until the actor ends, and those calls to their ends."""
         import asyncio
 
+        self.serving = True
         self.reader.hold()
         self.reader.alert = True
         with self.worker.lock:
@@ -266,6 +275,7 @@ class Host:
         await self.stopped.wait()
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
+        self.serving = False
         self.flush()
 
     def stop(self) -> None:
