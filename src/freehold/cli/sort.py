@@ -152,6 +152,8 @@ def run(
         raise click.UsageError("--spill-quota bounds what Freehold spills: Ray has no such limit")
     if page and not page.absolute().parent.is_dir():
         raise click.UsageError(f"--report {page}: there is no folder {page.parent}")
+    if not address:
+        _look_for(source)
     start = _ray(store, address) if engine == "ray" else _cluster(nodes, store, address, quota)
     Thread(target=_import_numpy, daemon=True).start()
     try:
@@ -176,6 +178,20 @@ def run(
         from freehold.shuffle.report import page as page_of
 
         page.write_text(page_of(report), encoding="utf-8")
+
+
+def _look_for(source: str) -> None:
+    """A folder that is not there is told before a cluster is started. (One of a running cluster
+    may be on its nodes alone; what is behind a URL, the plan asks.)
+    """
+    from freehold.shuffle.places import GIVE_A_FOLDER, RecordFileError, existing, place
+
+    folder = place(source)
+    if isinstance(folder, Path):
+        try:
+            existing(folder, GIVE_A_FOLDER)
+        except RecordFileError as error:
+            raise click.ClickException(str(error)) from error
 
 
 def _import_numpy() -> None:

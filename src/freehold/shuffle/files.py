@@ -27,7 +27,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from freehold.shuffle.places import Place, RecordFileError, Remote
+from freehold.shuffle.places import GIVE_A_FOLDER, Place, RecordFileError, Remote, existing
 from freehold.shuffle.records import BOUNDARY, KEY, RECORD, Block, keys
 
 
@@ -49,9 +49,7 @@ class Slice:
     extents: tuple[Extent, ...]
 
 
-def record_files(
-    folder: Place, *, missing: str = "give a folder of record files"
-) -> Sequence[Place]:
+def record_files(folder: Place, *, missing: str = GIVE_A_FOLDER) -> Sequence[Place]:
     """The record files of a folder in order of name; hidden files and subfolders are passed by.
 
     Raises RecordFileError if the folder is missing or holds no file.
@@ -61,10 +59,9 @@ def record_files(
         if not objects:
             raise RecordFileError(f"{folder} holds no objects: {missing}")
         return objects
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise RecordFileError(f"{folder} {what}: {missing}")
-    found = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    found = sorted(
+        p for p in existing(folder, missing).iterdir() if p.is_file() and not p.name.startswith(".")
+    )
     if not found:
         raise RecordFileError(f"{folder} holds no files: {missing}")
     return found

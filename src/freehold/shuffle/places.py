@@ -33,6 +33,10 @@ RANGE = 8 << 20
 RANGES_AT_ONCE = 4
 
 
+#: What a missing input is answered with.
+GIVE_A_FOLDER = "give a folder of record files"
+
+
 class RecordFileError(ValueError):
     """A file or folder is not what the job needs. The message names it and says what to do."""
 
@@ -157,6 +161,14 @@ def place(where: Place | str) -> Place:
     if isinstance(where, str) and "://" in where:
         return Remote(where.rstrip("/"))
     return where if isinstance(where, Remote) else Path(where).absolute()
+
+
+def existing(folder: Path, missing: str) -> Path:
+    """The folder. Raises RecordFileError, which says what to do (``missing``), if it is none."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise RecordFileError(f"{folder} {what}: {missing}")
+    return folder
 
 
 def _reason(error: Exception) -> str:
