@@ -45,8 +45,8 @@ def create(thread: Thread, here: str, op: Group) -> None:
     process.cluster.watch.bundling.on_create(group, process)
 
     def answered(message: Groups) -> None:
-        if message.error:
-            raise Violation("groups", f"{here}: {message.error}")
+        if message.error and process.node.address.node not in process.cluster.declared:
+            raise Violation("groups", f"{here}: {message.error}")  # (else its job is over)
         thread.soon(Grouped(group, here))
 
     asked = count()
