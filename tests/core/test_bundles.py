@@ -25,7 +25,7 @@ from freehold.wire.messages import (
     RequestLease,
     ReserveBundles,
 )
-from freehold.wire.placement import CREATED, PENDING, REMOVED, GroupInfo, Place
+from freehold.wire.placement import CREATED, PENDING, REMOVED, GroupInfo, Place, grave
 
 HEAD, ME, NEAR = node("head"), node(), node("near")
 GROUP = GroupId(b"group...")
@@ -169,6 +169,22 @@ def test_what_the_head_does_not_count_on_is_given_up(bench: Bundled) -> None:
     assert (told.group, told.round, told.refused) == (b"unknown.", ROUND, "")
     bench.bundles.on_release(ReleaseBundles(told.group, told.round))
     assert bench.scheduling.free["CPU"] == 3 * UNIT
+
+
+def test_a_process_is_a_witness(bench: Bundled) -> None:
+    """Goal: what a process has heard from the head of its group is told to the next head, unless
+    this node knows better. Method: a group that nobody told us of; one that we know as placed; one
+    that was removed, and its creation told after that."""
+    asked, gone = GroupId(b"asked..."), GroupId(b"gone....")
+    bench.bundles.on_told(GroupInfo(asked, job(), [cpus(1)], places=[None]))
+    assert [info.group for info in bench.bundles.facts()] == [asked]
+    bench.reserve({0: cpus(1)})
+    bench.bundles.on_changed(GroupInfo(GROUP, job(), [cpus(1)], places=[Place(ME, ROUND)]))
+    bench.bundles.on_told(GroupInfo(GROUP, job(), [cpus(1)], places=[None]))
+    assert bench.bundles.held[GROUP][0].placed
+    bench.bundles.on_told(grave(gone))
+    bench.bundles.on_told(GroupInfo(gone, job(), [cpus(1)], places=[None]))
+    assert [info.state for info in bench.bundles.facts() if info.group == gone] == [REMOVED]
 
 
 def test_a_failed_round_is_let_go(bench: Bundled) -> None:

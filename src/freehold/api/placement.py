@@ -166,6 +166,7 @@ def placement_group(
     answer = _ask(process, lambda request: CreateGroup(request, info, next(asked) > 0))
     if answer.error:
         raise ValueError(answer.error)
+    _tell_node(process, answer.groups[0])
     return _handle(info)
 
 
@@ -176,9 +177,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
     group = _checked(placement_group)._group
     process = session.connected()
     _ask(process, lambda request: RemoveGroup(request, group))
-    with process.lock:
-        process.transport.send(process.node, GroupChanged(grave(group)))
-        process.transport.flush()
+    _tell_node(process, grave(group))
 
 
 def get_placement_group(name: str) -> PlacementGroup:
@@ -238,6 +237,13 @@ def get_gpu_ids() -> list[int | str]:
 def _ask(process: Process, make: Callable[[int], Message]) -> Groups:
     answer: Groups = session.ask_head(process, make)
     return answer
+
+
+def _tell_node(process: Process, info: GroupInfo) -> None:
+    """The head has said so, and may die, and forget, before any node has heard of it."""
+    with process.lock:
+        process.transport.send(process.node, GroupChanged(info))
+        process.transport.flush()
 
 
 def _namespace(process: Process) -> str:

@@ -174,6 +174,12 @@ class Bundles:
             self.take_places(info)
         self.settle(group)
 
+    def on_told(self, info: GroupInfo) -> None:
+        """A process was told so by the head, before we were; what we know already is not older."""
+        unknown = info.group not in self.groups and info.group not in self.removed
+        if unknown or info.state == REMOVED:
+            self.on_changed(info)
+
     def take_places(self, info: GroupInfo) -> None:
         """Use what is ours of a group; end what was, and is elsewhere now."""
         held = self.held.get(info.group, {})

@@ -21,7 +21,8 @@ the two, is away. A node that calls again is told every group: it keeps of its b
 are placed with it, and lets go of the others; rounds with such a node are given up here (it may
 never have heard of them). A round that was under way when a head died is unknown to the next one.
 What a torn journal has lost the nodes tell (``adopt``); that a group was removed counts more than
-anything else that is said of it, and the node of the process that removed it knows.
+anything else that is said of it. That a group was made, or removed, the node of the process that
+asked for it knows in any case: the process tells it when the head has answered.
 
 So a head that begins anew knows for sure how things are only when every node that it expects has
 called or is gone. Until then it places no group that an earlier head may have known, and takes

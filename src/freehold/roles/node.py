@@ -191,7 +191,7 @@ class Node:
             Explain: self.on_explain,
             ReserveBundles: lambda message, peer: self.bundles.on_reserve(message),
             ReleaseBundles: lambda message, peer: self.bundles.on_release(message),
-            GroupChanged: lambda message, peer: self.bundles.on_changed(message.info),
+            GroupChanged: self.on_group_changed,
             AwaitGroup: lambda message, peer: self.bundles.on_await(message.group, peer),
             DrainNode: self.draining.on_drain,
             TakeObject: self.on_take,
@@ -302,6 +302,12 @@ class Node:
         self.scheduling.refuse(
             lease, f"workers cannot be started on this node: {death.detail}\n{tail}"
         )
+
+    def on_group_changed(self, message: GroupChanged, peer: Address) -> None:
+        """The head tells how a group is, or a process of ours whom it has told."""
+        by_head = peer.process == self.head.process
+        told = self.bundles.on_changed if by_head else self.bundles.on_told
+        told(message.info)
 
     def on_blocked(self, peer: Address, *, blocked: bool) -> None:
         """A worker's task waits, or goes on."""

@@ -47,6 +47,8 @@ def create(thread: Thread, here: str, op: Group) -> None:
     def answered(message: Groups) -> None:
         if message.error and process.node.address.node not in process.cluster.declared:
             raise Violation("groups", f"{here}: {message.error}")  # (else its job is over)
+        for told in message.groups:
+            process.send(process.node.address, GroupChanged(told))
         thread.soon(Grouped(group, here))
 
     asked = count()

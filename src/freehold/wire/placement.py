@@ -155,8 +155,8 @@ class ReleaseBundles(Record, tag=116):
 
 class GroupChanged(Record, tag=117):
     """Head to every node: this is how the group is now. Also how the head's journal keeps it; and
-    a process to its node, once the head has removed a group for it: so somebody knows even if the
-    head's journal loses that.
+    a process to its node, once the head has made or removed a group for it: so somebody knows even
+    if the head's journal loses that.
     """
 
     info: GroupInfo
