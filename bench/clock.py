@@ -6,12 +6,18 @@ the machine spoils a slice and not the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Callable, Iterable
 from time import perf_counter
 
 GIB = 1 << 30
 MIB = 1 << 20
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle one. (``statistics`` takes 6 ms to import, in every worker that does.)"""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def seconds(call: Callable[[], object]) -> float:

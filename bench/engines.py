@@ -1,7 +1,8 @@
 """How each engine is started and stopped, and with which interpreter and environment variables.
 
-The only file that knows a peer's options. Standard library only at import: the peers' environment
-lacks ours.
+The only file that knows a peer's options. Standard library only at import, since the peers'
+environment lacks ours, and little of it: every worker that unpickles a figure's function or class
+imports this file, which would count as the time of the engine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ def data_folder() -> Path:
 
 def versions(engine: str) -> dict[str, str]:
     """Versions of what was measured, asked inside the measuring process."""
+    from importlib.metadata import PackageNotFoundError, version  # (25 ms)
+
     found = {"python": sys.version.split()[0]}
     for name in (_DISTRIBUTIONS.get(engine), "numpy"):
         if name is not None:
