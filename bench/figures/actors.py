@@ -157,6 +157,8 @@ FIGURE = Figure(
             "lower",
             "create 20 and call each once",
             (Target(0.3), Target(30, "ray")),
+            spent_on="each is a process: 10 ms of both processors to fork it from the zygote, "
+            "to connect and register it, and to load its class",
         ),
         Metric(
             "one_at_a_time",
@@ -171,6 +173,7 @@ FIGURE = Figure(
             "higher",
             "calls of one actor a second, 1,000 in flight; floor: pickled calls in one batch",
             (Target(20, "ray"),),
+            spent_on="in the program, as for tasks: 20 us of Python a call, thinly spread",
         ),
         Metric("one_to_four", "/s", "higher", "the same to four actors in turn"),
         Metric(
@@ -187,6 +190,7 @@ FIGURE = Figure(
             "higher",
             "call of a coroutine method + get, repeated",
             (Target(10, "ray"),),
+            spent_on="in the turns of the event loop, one for the call and one for its answer",
         ),
         Metric(
             "async_in_flight",

@@ -130,6 +130,8 @@ FIGURE = Figure(
             "higher",
             "first put of a fresh cluster; floor: a copy into fresh pages",
             (Target(2, "ray"),),
+            spent_on="in the kernel, which clears each page before its first use; a virtual "
+            "machine asks its host for those that it had given back, not the same in every round",
         ),
         Metric(
             "put_warm",
@@ -137,6 +139,7 @@ FIGURE = Figure(
             "higher",
             "drop the previous reference and put again; floor: a copy over a copy",
             (Target(6.0), Target(5, "ray"), Target(0.6, "floor")),
+            spent_on="in one copy (compare the floor)",
         ),
         Metric(
             "get",
@@ -151,6 +154,8 @@ FIGURE = Figure(
             "higher",
             "submit + get of a task that takes the reference",
             (Target(2000.0),),
+            spent_on="in two round trips: the task's, and its worker's with the node, which pins "
+            "the value for it",
         ),
         Metric("two_clients_put", "GiB/s", "higher", "puts of 50 MiB by two actors, together"),
     ),

@@ -118,6 +118,9 @@ FIGURE = Figure(
             "higher",
             "submit + get, repeated; floor: a round trip on a unix socket",
             (Target(15, "ray"), Target(2, "pool"), Target(0.4, "floor")),
+            spent_on="a call that is alone shares its system calls, and the looking for the next "
+            "message, with no other; the rest is Python in two processes (see cpu below). The "
+            "floor's processes wake each other and run nothing",
         ),
         Metric(
             "in_flight",
@@ -125,6 +128,8 @@ FIGURE = Figure(
             "higher",
             "tasks a second, 1,000 submitted, then fetched; floor: pickled calls in one batch",
             (Target(20, "ray"), Target(15, "dask"), Target(2, "pool"), Target(5, "executor")),
+            spent_on="in the program: some 12 us to name, count, place and send a task, 5 to take "
+            "its result. The pool keeps no names and no counts, and cannot pass a result on",
         ),
         Metric("two_clients", "/s", "higher", "the same by two actors at a time, together"),
         Metric("cpu", "µs", "lower", "processor time a task, 1,000 in flight, all processes"),
