@@ -132,7 +132,7 @@ MUTANTS: Final = (
     Mutant("slots are given back twice", Objects, "drop", ("pressure",), 1, bugs.discarded_twice),
     Mutant("heartbeats are not heard", Membership, "heard", ("head", "fence"), 0, bugs.ignored),
     Mutant("the fenced are let in", Membership, "fenced", ("fence",), 0, bugs.never),
-    Mutant("copies die with the leaver", Estate, "give", DRAINS, 165, bugs.ignored),
+    Mutant("copies die with the leaver", Estate, "give", DRAINS, 1001, bugs.ignored),
     *ACT_MUTANTS,
     *CANCEL_MUTANTS,
     *FLOW_MUTANTS,

@@ -39,6 +39,6 @@ CANCEL_MUTANTS: Final = (
     Mutant("nobody insists", Cancelling, "insist", GRACES, 8, ignored),
     Mutant("half the grace", Cancelling, "insist", GRACES, 25, no_grace),
     Mutant("cancels go too far down", Executor, "on_cancel", GRACES, 52, all_the_family),
-    Mutant("children are not cancelled", Owner, "cancel_children", GRACES, 147, ignored),
+    Mutant("children are not cancelled", Owner, "cancel_children", GRACES, 1558, ignored),
     Mutant("only owners may cancel", Owner, "on_cancel_object", GRACES, 159, ignored),
 )
