@@ -233,7 +233,11 @@ def test_its_files_outlive_the_program(cluster: Cluster, home: Path, tmp_path: P
         f"""
         sys.path.insert(0, {str(tmp_path / "modules")!r})
 
-        @fh.remote(max_restarts=1, runtime_env={{"working_dir": {str(tmp_path / "packed")!r}}})
+        @fh.remote(  # (a call made before we hear of the death may be lost with it: once more)
+            max_restarts=1,
+            max_task_retries=1,
+            runtime_env={{"working_dir": {str(tmp_path / "packed")!r}}},
+        )
         class Reader:
             def pid(self):
                 return os.getpid()
