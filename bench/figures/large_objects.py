@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from multiprocessing import Pool
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from bench.clock import GIB, MIB, batch_rate, rate, seconds
+from bench.clock import GIB, MIB, batch_rate, median, rate, seconds
 from bench.engines import cluster, dask_client, load
 from bench.figure import Figure, Metric, Samples, Target, attempt
 

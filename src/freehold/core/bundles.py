@@ -12,8 +12,8 @@ after the stream to it has ended, takes this node in again without naming it, it
 bundle (``reconcile``): it may have given up the round, or never have heard of it, and says so; or
 another node knows that the round was completed, which the head has forgotten. So whatever is lost
 on the way, a bundle that the head does not count on is not kept, and one that it counts on is not
-given up. Should the head name a place that is not held here (its journal was
-torn), it is told so, and places the bundle anew.
+given up. Should the head name a place that is not held here (its journal was torn), it is told so,
+and places the bundle anew.
 
 A reservation that does not fit is refused at once, unless the head says that the group has waited
 for long: then it becomes a *claim*, answered when it has been met, and the node sees to it that

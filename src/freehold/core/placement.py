@@ -17,12 +17,13 @@ until they can say yes. There is one such round at a time, the oldest group's, a
 after ``INSIST_SECONDS``, because what holds the resources may be tasks without an end.
 
 What the nodes hold and what the head believes can differ only while the head, or the stream between
-the two, is away. A node that calls again is told every group: it keeps of its bundles those that
-are placed with it, and lets go of the others; rounds with such a node are given up here (it may
-never have heard of them). A round that was under way when a head died is unknown to the next one.
-What a torn journal has lost the nodes tell (``adopt``); that a group was removed counts more than
-anything else that is said of it. That a group was made, or removed, the node of the process that
-asked for it knows in any case: the process tells it when the head has answered.
+the two, is away. A node that calls again is told every group, and says which bundles it holds that
+are not placed with it; rounds with such a node are given up here (it may never have heard of them),
+and what it holds for none it is told to let go (``unsure``). A round that was under way when a head
+died is unknown to the next one. What a torn journal has lost the nodes tell (``adopt``); that a
+group was removed counts more than anything else that is said of it. That a group was made, or
+removed, the node of the process that asked for it knows in any case: the process tells it when the
+head has answered.
 
 So a head that begins anew knows for sure how things are only when every node that it expects has
 called or is gone. Until then it places no group that an earlier head may have known, and takes
