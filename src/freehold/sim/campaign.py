@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Final
 
 from freehold.sim.cluster import Outcome, run_case
-from freehold.sim.generate import PROFILES, make_case
+from freehold.sim.generate import make_case
 from freehold.sim.reach import unreached, watched
 from freehold.sim.showing import show
 from freehold.sim.shrink import shrink, sizes
@@ -79,7 +79,7 @@ class Tally:
         rate = seeds / self.wall_seconds * 60 if self.wall_seconds else 0.0
         missing, due = unreached(self.seeds, self.reached)
         longest = ", ".join(
-            f"{name} {took:.1f} s of {PROFILES[name].within:g} (seed {seed})"
+            f"{name} {took:.1f} s of {make_case(seed, name).within:g} (seed {seed})"
             for name, (took, seed) in sorted(self.longest.items())
         )
         return [

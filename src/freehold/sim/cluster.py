@@ -2,7 +2,7 @@
 
 *Safety*: programs run while faults strike; every promise is checked at every step, but nobody is
 asked to get anywhere. *Healing*: the last fault is over (links carry again, what was stopped goes
-on, the dead stay dead); from there every program must end within its profile's bound of virtual
+on, the dead stay dead); from there every program must end within its case's bound of virtual
 time. *Rest*: main programs are over and have dropped what they held; within the bound again nothing
 may move any more, and no table may hold anything but what tasks keep in globals; those are dropped
 too, or stay, as the case says. *Leaving*: drivers go; their jobs must be gone everywhere, what was
@@ -376,8 +376,8 @@ class Cluster:
         return not world.ahead or world.now_ns - world.active_ns > REST
 
     def step_until(self, over: Callable[[], bool], since: int, promise: str) -> None:
-        """Step until ``over()``, which must be within the profile's bound after ``since``."""
-        deadline = since + nanoseconds(PROFILES[self.case.profile].within)
+        """Step until ``over()``, which must be within the case's bound after ``since``."""
+        deadline = since + nanoseconds(self.case.within)
         world = self.world
         world.active_ns = world.now_ns
         while not over():
