@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from freehold.cli import sort as command
 from freehold.shuffle import auto, report
-from freehold.shuffle.sort import Done, Report
+from freehold.shuffle.sort import Done, Look, Report
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -68,12 +68,15 @@ def test_nodes_and_what_lay_on_disk_are_drawn() -> None:
     """Goal: a node has lanes of its own, bars lie in the picture, and text cannot break the
     page. Method: a report by hand, with two nodes, a reason that is markup, and looks at the disk.
     """
-    tasks = [Done("map", "aaa", 5, 1.0, 0, 101.0), Done("reduce", "bbb", 5, 2.0, 3, 103.0)]
+    tasks = [
+        Done("map", "aaa", 5, 1.0, 0, 101.0, 9_000_000),
+        Done("reduce", "bbb", 5, 2.0, 3, 103.0),
+    ]
     made = Report(1, 100, 1, 1, "simple", "<b>why</b>", began=100.0, tasks=tasks)
-    made.spilled_seen = [(101.0, 0), (102.0, 5_000_000)]
+    made.looks = [Look(101.0, 0, 7_000_000), Look(102.0, 5_000_000, 0)]
     page = report.page(made)
     assert "simple (&lt;b&gt;why&lt;/b&gt;)" in page
-    assert "At most 5.00 MB spilled." in page
+    assert "At most 5.00 MB spilled, 7.00 MB in object stores, 9.00 MB of private memory" in page
     timeline, _ = pictures(page)
     bars = [{k: bar.attrib[k] for k in ("x", "y", "width")} for bar in timeline.iter(SVG + "rect")]
     # Ticks end at 3 s, over 940 pixels after a margin of 10.

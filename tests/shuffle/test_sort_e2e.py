@@ -60,6 +60,8 @@ def test_more_than_the_store_holds_is_sorted_exactly(
     assert report.stages["map"].tasks.total() == report.blocks
     assert report.stages["reduce"].tasks.total() == report.partitions
     assert report.spilled_peak > 0
+    assert 0 < report.stored_peak <= 64 << 20
+    assert 10 << 20 < report.memory_peak < 300 << 20
     verdict = jobs.check(tmp_path / "out")
     assert verdict.summary.in_order
     assert verdict.summary.same_records(jobs.check(tmp_path / "in").summary)

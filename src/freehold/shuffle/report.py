@@ -64,7 +64,7 @@ def page(report: Report) -> str:
     if report.tasks:
         sections += ["<h2>Tasks</h2>", f"<p>{keys}</p>", timeline(report.tasks, report.began)]
     if report.spilled_peak:
-        seen = [(at - report.began, size / 1e6) for at, size in report.spilled_seen]
+        seen = [(look.at - report.began, look.spilled / 1e6) for look in report.looks]
         drawn = drawing.lines("", "seconds", "MB", {"in spill files": seen})
         sections += ["<h2>On disk</h2>", f'<div style="max-width:640px">{drawn}</div>']
     head = f'<meta charset="utf-8"><title>Sort report</title><style>{STYLE}</style>'
@@ -83,7 +83,11 @@ def _stages(report: Report) -> str:
         rows.append((name, f"{stage.seconds:.2f}", *figures))
     names = ("stage", "seconds", "tasks", "seconds a task", "MB", "MB from other nodes")
     total = ("total", f"{report.seconds_total:.2f}", "", "", _mb(report.bytes), _mb(report.moved))
-    return _table(names, rows, total) + f"<p>At most {_mb(report.spilled_peak)} MB spilled.</p>"
+    held = (
+        f"<p>At most {_mb(report.spilled_peak)} MB spilled, {_mb(report.stored_peak)} MB in object "
+        f"stores, {_mb(report.memory_peak)} MB of private memory in the process of a task.</p>"
+    )
+    return _table(names, rows, total) + held
 
 
 def _nodes(report: Report) -> str:
