@@ -40,14 +40,14 @@ def where() -> dict[str, Any]:
 # -- beginning and end ----------------------------------------------------------------------------
 
 
-def test_init_starts_in_a_second_and_shutdown_leaves_nothing() -> None:
-    """Goal: a session is quick and clean. Method: time to the first result; processes after."""
+def test_shutdown_leaves_no_process() -> None:
+    """Goal: a session is clean. Method: processes after one. (How long it takes to the first
+    result is measured: bench/figures/startup.py.)
+    """
     import psutil
 
-    start = time.monotonic()
     fh.init(num_cpus=1)
     assert fh.get(square.remote(3)) == 9
-    assert time.monotonic() - start < 3
     children = psutil.Process().children(recursive=True)
     assert children
     fh.shutdown()

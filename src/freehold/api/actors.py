@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -38,10 +38,13 @@ from freehold.core.calls import ActorTask
 from freehold.core.streams import Stream, StreamCall
 from freehold.core.submission import Function
 from freehold.ids import FunctionId, function_id, return_id
-from freehold.runtime.process import CONTEXT, Process
+from freehold.runtime.context import CONTEXT
 from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Call, Creation, Reference
 from freehold.wire.names import NamedActor
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
 
 T = TypeVar("T")
 Typed = TypeVar("Typed", bound=Actor)

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from freehold.api import session
 from freehold.api.calls import checked_refs, checked_timeout, parted
@@ -26,8 +26,10 @@ from freehold.core.fetching import Wait
 from freehold.errors import GetTimeoutError
 from freehold.ids import ObjectId
 from freehold.runtime import aio
-from freehold.runtime.process import Process
-from freehold.runtime.pump import Signal
+from freehold.runtime.waking import Signal
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
 
 T = TypeVar("T")
 

@@ -6,17 +6,22 @@ found while pickling (they arrive as references). A call with more than 100 KiB 
 its large ones put into the store first.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from freehold.api.refs import ObjectRef
 from freehold.core.submission import Function
 from freehold.errors import SerializationError
 from freehold.ids import function_id
-from freehold.runtime.process import INLINE_BYTES, Process
+from freehold.runtime.context import INLINE_BYTES
 from freehold.runtime.slots import Slot
 from freehold.wire import serial
 from freehold.wire.messages import Reference
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
 
 
 class Packed(NamedTuple):

@@ -7,13 +7,16 @@ of the same digits as in messages and logs; what does not apply (a task's id in 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freehold import resources as amounts
 from freehold.api import session
 from freehold.ids import short
-from freehold.runtime.cancelling import Token, token_of
-from freehold.runtime.process import Context, Process
+
+if TYPE_CHECKING:
+    from freehold.runtime.cancelling import Token
+    from freehold.runtime.context import Context
+    from freehold.runtime.process import Process
 
 
 class RuntimeContext:
@@ -90,6 +93,8 @@ class RuntimeContext:
         """This task's token: ask ``is_set()``, ``wait(timeout)`` or ``await`` it, on any thread or
         event loop of this process. A driver's is never set.
         """
+        from freehold.runtime.cancelling import Token, token_of
+
         context = self._task()
         if context is None or context.run is None:
             return Token(None)

@@ -20,13 +20,13 @@ from freehold.api.refs import ObjectRef
 from freehold.api.strategies import placement_of
 from freehold.core.submission import Function
 from freehold.errors import ActorAlreadyExistsError
-from freehold.runtime.process import Process
 from freehold.wire import serial
 from freehold.wire.detached import Blueprint, MakeDetached
 from freehold.wire.messages import Creation
 
 if TYPE_CHECKING:
     from freehold.api.actors import ActorHandle
+    from freehold.runtime.process import Process
 
 #: Bytes of class and arguments together: the head keeps them, in memory and in its journal, for
 #: as long as the actor lives. What is larger belongs in a file, or in a call after the creation.

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,8 +24,6 @@ from msgspec.structs import replace
 from freehold.api import packaging
 from freehold.api.options import text
 from freehold.runtime import current
-from freehold.runtime.driver import Driver
-from freehold.runtime.process import Process
 from freehold.wire import serial
 from freehold.wire.environments import (
     Environment,
@@ -33,6 +31,10 @@ from freehold.wire.environments import (
     Installation,
     Package,
 )
+
+if TYPE_CHECKING:
+    from freehold.runtime.driver import Driver
+    from freehold.runtime.process import Process
 
 Chosen = TypeVar("Chosen", bound=Struct)
 

@@ -14,13 +14,13 @@ from freehold.api import session
 from freehold.api.options import text
 from freehold.api.refs import ObjectRef
 from freehold.errors import ActorAlreadyExistsError, ClusterUnreachableError
-from freehold.runtime.process import Process
-from freehold.runtime.pump import Signal
+from freehold.runtime.waking import Signal
 from freehold.wire.messages import Message, Reference
 from freehold.wire.names import FindActors, NameActor, NamedActor, UnnameActor
 
 if TYPE_CHECKING:
     from freehold.api.actors import ActorHandle
+    from freehold.runtime.process import Process
 
 #: Seconds to wait for a head that does not answer. One that was killed is back in half a second.
 HEAD_PATIENCE: Final = 10.0

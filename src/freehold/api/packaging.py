@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from freehold.api.ignoring import Pattern, ignored, parse
-from freehold.runtime.process import Process
 from freehold.wire.environments import AddPackage, Package, PackagePlace
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
 
 #: The most that a package may hold (bytes, not compressed): Ray's figure. Code is a thousandth of
 #: that; what is more is data, and belongs where every node can read the part that it needs.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from freehold import resources
 from freehold.api import calls, session
@@ -20,7 +20,6 @@ from freehold.api.strategies import clauses
 from freehold.errors import PlacementGroupRemovedError
 from freehold.ids import GroupId
 from freehold.resources import CPU, GPU, MEMORY, Resources
-from freehold.runtime.process import Process
 from freehold.wire import serial
 from freehold.wire.messages import (
     INLINE,
@@ -43,6 +42,9 @@ from freehold.wire.placement import (
     GroupInfo,
     grave,
 )
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
 
 STRATEGIES: Final = (PACK, SPREAD, STRICT_PACK, STRICT_SPREAD)
 #: What the same amounts are called as options of tasks, by which errors name them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import queue
 import threading
 from collections.abc import Generator
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from freehold.errors import ObjectLostError
 from freehold.runtime import aio
-from freehold.runtime.process import ObjectRef as BareRef
+from freehold.runtime.context import ObjectRef as BareRef
 
 if TYPE_CHECKING:
     import asyncio
+    import concurrent.futures
 
     from freehold.runtime.process import Process
 
@@ -44,8 +44,10 @@ class ObjectRef(BareRef, Generic[T_co]):
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value, or of its error."""
+        from concurrent.futures import Future
+
         self._check()
-        future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
+        future: Future[T_co] = Future()
         future.set_running_or_notify_cancel()
         process = self._process
         process.when_done(self, lambda: _resolver.put((process, self, future)))

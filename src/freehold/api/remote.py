@@ -12,6 +12,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import (
+    TYPE_CHECKING,
     Any,
     Generic,
     ParamSpec,
@@ -34,9 +35,11 @@ from freehold.api.strategies import inherited, placement_of
 from freehold.core.streams import Stream, StreamTask
 from freehold.core.submission import Function, Task
 from freehold.ids import return_id
-from freehold.runtime.process import Process
 from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Reference
+
+if TYPE_CHECKING:
+    from freehold.runtime.process import Process
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

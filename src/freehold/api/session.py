@@ -20,13 +20,13 @@ from freehold.errors import (
     NotInitializedError,
 )
 from freehold.runtime import current, machine, places
-from freehold.runtime.driver import Driver
-from freehold.runtime.process import Process
 from freehold.wire.messages import Describe, Description, Message, NodeInfo
 
 if TYPE_CHECKING:
     from freehold.runtime import launch
+    from freehold.runtime.driver import Driver
     from freehold.runtime.local import Local
+    from freehold.runtime.process import Process
     from freehold.runtime.settings import NodeSettings
 
 _starting = threading.Lock()
@@ -137,6 +137,8 @@ def init(  # long: half of it is the table of its options
             folder, file = started.folder, started.file
         else:
             folder, file = _find(address, offer)
+        from freehold.runtime.driver import Driver  # late: ``launch.start`` imports it as it waits
+
         driver = Driver(
             folder,
             file,
@@ -270,6 +272,8 @@ def shutdown() -> None:
     """Leave the cluster; if ``init`` started it, stop it. References made before are dead.
     Harmless when not connected.
     """
+    from freehold.runtime.driver import Driver
+
     with _starting:
         process = current.process()
         if isinstance(process, Driver) or (process is not None and not process.sockets):

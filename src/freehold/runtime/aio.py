@@ -41,14 +41,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from freehold import errors
 from freehold.core.fetching import Get, Wait
-from freehold.runtime.pump import SPIN, Signal
+from freehold.runtime.waking import SPIN, Signal
 
 if TYPE_CHECKING:
     import asyncio
 
     from freehold.core.telling import Awaits
     from freehold.ids import ObjectId
-    from freehold.runtime.process import ObjectRef, Process
+    from freehold.runtime.context import ObjectRef
+    from freehold.runtime.process import Process
 
 Awaited = TypeVar("Awaited", Get, Wait)
 

@@ -8,7 +8,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from freehold.runtime.process import ObjectRef, Process
+    from freehold.runtime.context import ObjectRef
+    from freehold.runtime.process import Process
 
 _process: Process | None = None
 

@@ -16,8 +16,9 @@ from freehold import errors
 from freehold.ids import TaskId
 from freehold.roles.owner import Owner
 from freehold.runtime import current, places
+from freehold.runtime.context import Context
 from freehold.runtime.interrupts import CtrlC
-from freehold.runtime.process import Context, Process, new_job, process_address
+from freehold.runtime.process import Process, new_job, process_address
 from freehold.runtime.system_errors import SystemErrors
 from freehold.wire.failures import dump_error
 from freehold.wire.messages import (

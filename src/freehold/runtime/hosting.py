@@ -35,7 +35,7 @@ from freehold.core.hosting import Hosting
 from freehold.ids import TaskId, return_id
 from freehold.runtime import aio
 from freehold.runtime.cancelling import interrupt_coroutine, interrupt_thread
-from freehold.runtime.pump import Signal
+from freehold.runtime.waking import Signal
 from freehold.runtime.yielding import run_async_generator
 from freehold.wire.actors import Place, packed
 from freehold.wire.messages import ACTOR, Call, Creation, Value

@@ -71,6 +71,7 @@ def start(settings: NodeSettings, *, tied: bool, timeout: float = 20.0) -> Start
         os.close(fd)
     try:
         # We have to wait, for longer than it takes to get what the first task will need here.
+        import_module("freehold.runtime.driver")
         Wire.ready()
         import_module("cloudpickle")
         if not _await_ready(ready_read, timeout):

@@ -52,13 +52,14 @@ from freehold.ids import FunctionId, JobId, NodeId, ObjectId, ProcessId, TaskId,
 from freehold.resources import Resources
 from freehold.roles.owner import Owner
 from freehold.runtime import current
+from freehold.runtime.context import CONTEXT, Context, ObjectRef
 from freehold.runtime.explainer import Explainer
 from freehold.runtime.hosting import SHUTDOWN, ActorExit
-from freehold.runtime.process import CONTEXT, Context, ObjectRef, Process
-from freehold.runtime.pump import Signal
+from freehold.runtime.process import Process
 from freehold.runtime.slots import Slot
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Timed
+from freehold.runtime.waking import Signal
 from freehold.runtime.worker import split
 from freehold.wire import serial
 from freehold.wire.actors import Place, packed

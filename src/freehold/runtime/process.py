@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -29,20 +28,19 @@ from freehold.core.execution import Run
 from freehold.core.fetching import Get, Wait
 from freehold.ids import (
     JobId,
-    Names,
     NodeId,
     ObjectId,
     ProcessId,
-    RunNames,
-    TaskId,
 )
 from freehold.roles.owner import Owner
 from freehold.runtime import aio, places
+from freehold.runtime.context import CONTEXT, INLINE_BYTES, Context, ObjectRef
 from freehold.runtime.descriptors import ARENA, DescriptorChannel
 from freehold.runtime.explainer import Explainer
-from freehold.runtime.pump import Pump, Signal
+from freehold.runtime.pump import Pump
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Transport
+from freehold.runtime.waking import Signal
 from freehold.store.arena import Arena
 from freehold.wire import serial
 from freehold.wire.environments import Environment, key_of
@@ -54,7 +52,6 @@ from freehold.wire.messages import (
     STORED,
     Address,
     Message,
-    Placement,
     ProcessLost,
     Reference,
     Register,
@@ -62,9 +59,6 @@ from freehold.wire.messages import (
     Value,
 )
 
-#: Values up to this many bytes travel inside messages (NSDI'21, section 4, and Ray use the same
-#: figure): a copy of 100 KiB takes 10 us, a round trip to the store about 100.
-INLINE_BYTES: Final = 100 * 1024
 #: Values from this size on have the kernel provide their memory in pages of this size before they
 #: are written: 4-6 GiB/s into fresh memory instead of 1 (store/arena.py).
 HUGE_PAGE: Final = 2 << 20
@@ -73,62 +67,6 @@ IN_STORE: Final = 0.5
 #: How long a ``get`` inside a task may wait before its CPU is lent out (seconds): longer than most
 #: answers, much shorter than any task that is worth another worker.
 LEND_AFTER: Final = 0.002
-
-
-class Context:
-    """What user code on this thread is part of: a task, or the driver's main program."""
-
-    __slots__ = ("_names", "depth", "gpus", "name", "placement", "resources", "run", "task")
-
-    def __init__(
-        self, task: TaskId, depth: int = 0, name: str = "", run: Run | None = None
-    ) -> None:
-        self.task = task
-        self.depth = depth
-        self.name = name
-        self.run = run
-        self._names: Names | None = None
-        self.resources: dict[str, int] = {}
-        self.placement: Placement | None = None
-        self.gpus: Sequence[str] = ()
-
-    @property
-    def names(self) -> Names:
-        """What it calls what it makes. (Made when asked for: the random bytes are a tenth of what
-        a task costs its worker, and most tasks make nothing.)
-        """
-        names = self._names
-        if names is None:
-            run = os.urandom(8)
-            names = Names(run) if self.run is None else RunNames(run, self.task)
-            self._names = names
-        return names
-
-
-#: What runs in this thread or coroutine, in a worker; see ``Process.context``.
-CONTEXT: ContextVar[Context | None] = ContextVar("freehold context", default=None)
-
-
-class ObjectRef:
-    """A name of a value that may not exist yet and may live on another machine. See
-    ``freehold.api.refs``.
-    """
-
-    __slots__ = ("_process", "_ref", "__weakref__")
-
-    def __init__(self, process: Process, ref: Reference) -> None:
-        self._process = process
-        self._ref = ref
-
-    def __del__(self) -> None:
-        process = self._process
-        process.dropped.append(self._ref.object)
-        if not process.drop_noted and process.pump.lead.locked():
-            process.drop_noted = True
-            process.transport.wake()
-
-    def __reduce__(self) -> Any:
-        return serial.reduce_ref(self)
 
 
 class Process:

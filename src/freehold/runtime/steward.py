@@ -29,7 +29,7 @@ from freehold.ids import function_id, return_id
 from freehold.runtime import current
 from freehold.runtime.driver import Driver
 from freehold.runtime.process import read_node_file
-from freehold.runtime.pump import Signal
+from freehold.runtime.waking import Signal
 from freehold.wire.detached import Blueprint, ReadBlueprint, RestartsLeft
 from freehold.wire.messages import (
     Address,

@@ -34,26 +34,24 @@ from freehold.roles.executor import Executor
 from freehold.runtime import current, importing, places
 from freehold.runtime.actor_errors import constructor_raised
 from freehold.runtime.cancelling import Interruption, MainThread, announce
+from freehold.runtime.context import CONTEXT, INLINE_BYTES, Context, ObjectRef
 from freehold.runtime.coroutines import Coroutines
 from freehold.runtime.devices import Devices
 from freehold.runtime.hosting import REPLY_EVERY, ActorExit, Guard, Host
 from freehold.runtime.importing import DriverFinder
 from freehold.runtime.interrupts import BOOKKEEPERS
 from freehold.runtime.process import (
-    CONTEXT,
-    INLINE_BYTES,
     LEND_AFTER,
-    Context,
-    ObjectRef,
     Process,
     new_job,
     process_address,
     read_node_file,
 )
-from freehold.runtime.pump import GRACE, Signal
+from freehold.runtime.pump import GRACE
 from freehold.runtime.slots import Slot
 from freehold.runtime.surroundings import Surroundings
 from freehold.runtime.system_errors import SystemErrors
+from freehold.runtime.waking import Signal
 from freehold.runtime.yielding import carry_on
 from freehold.wire import serial
 from freehold.wire.failures import dump_error

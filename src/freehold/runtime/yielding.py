@@ -31,7 +31,7 @@ from freehold.core.yielding import Outgoing
 from freehold.ids import return_id
 from freehold.runtime.aio import LoopReader
 from freehold.runtime.cancelling import Interruption
-from freehold.runtime.pump import Signal
+from freehold.runtime.waking import Signal
 from freehold.wire import serial
 
 if TYPE_CHECKING:

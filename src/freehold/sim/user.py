@@ -62,7 +62,7 @@ LEND_AFTER = 2 * MILLI  # as runtime.process
 
 
 class Context:
-    """What user code is part of: ``runtime.process.Context``."""
+    """What user code is part of: ``runtime.context.Context``."""
 
     def __init__(self, task: TaskId, depth: int, fresh: bytes, run: Run | None = None) -> None:
         self.task = task
