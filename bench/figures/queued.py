@@ -1,4 +1,5 @@
-"""A queue on one node: 10,000 no-op tasks submitted behind two that block the workers.
+"""A queue on one node: no-op tasks submitted behind two that block the workers, 10,000 here, a
+million in ``queued_million``.
 
 Memory is weighed while all are pending. The clock counts the submissions, and then from the release
 of the workers to the last result; the weighing is not in it.
@@ -22,7 +23,6 @@ from bench.clock import seconds
 from bench.engines import cluster
 from bench.figure import Figure, Metric, Samples, Target
 
-TASKS = 10_000
 WORKERS = 2
 
 
@@ -76,52 +76,51 @@ def private() -> int:
     return int(psutil.Process().memory_full_info().uss)
 
 
-def shared(name: str) -> Samples:
-    """remote and get."""
-    with cluster(name) as engine:
-        tasks = {function: engine.remote(function) for function in (hold, nothing)}
-        engine.get(tasks[nothing].remote())
-        yield from queue(
-            TASKS, lambda function, *arguments: tasks[function].remote(*arguments), engine.get
-        )
+def figure(name: str, tasks: int, limit: float, *, main: bool) -> Figure:
+    """A queue of so many ``tasks``; ``limit`` is the seconds that an engine may take."""
 
+    def shared(engine_name: str) -> Samples:
+        with cluster(engine_name) as engine:
+            made = {function: engine.remote(function) for function in (hold, nothing)}
+            engine.get(made[nothing].remote())
+            yield from queue(
+                tasks, lambda function, *arguments: made[function].remote(*arguments), engine.get
+            )
 
-def pool() -> Samples:
-    """apply_async."""
-    with Pool(WORKERS) as workers:
-        yield from queue(
-            TASKS,
-            lambda function, *arguments: workers.apply_async(function, arguments),
-            lambda handles: [handle.get() for handle in handles],
-        )
+    def pool() -> Samples:
+        with Pool(WORKERS) as workers:
+            yield from queue(
+                tasks,
+                lambda function, *arguments: workers.apply_async(function, arguments),
+                lambda handles: [handle.get() for handle in handles],
+            )
 
+    def executor() -> Samples:
+        with ProcessPoolExecutor(WORKERS) as workers:
+            yield from queue(
+                tasks, workers.submit, lambda handles: [handle.result() for handle in handles]
+            )
 
-def executor() -> Samples:
-    """submit."""
-    with ProcessPoolExecutor(WORKERS) as workers:
-        yield from queue(
-            TASKS, workers.submit, lambda handles: [handle.result() for handle in handles]
-        )
-
-
-FIGURE = Figure(
-    name="queued",
-    title="A queue: 10,000 no-op tasks behind busy workers",
-    metrics=(
-        Metric(
-            "rate", "/s", "higher", "tasks a second, submission and drain", (Target(10, "ray"),)
+    rate = "tasks a second, submission and drain"
+    return Figure(
+        name=name,
+        title=f"A queue: {tasks:,} no-op tasks behind busy workers",
+        metrics=(
+            Metric("rate", "/s", "higher", rate, (Target(10, "ray"),)),
+            Metric("submit", "/s", "higher", "submissions a second"),
+            Metric(
+                "bytes_per_task",
+                "B",
+                "lower",
+                "private memory of the program for each pending task",
+                (Target(1500.0),),
+            ),
         ),
-        Metric("submit", "/s", "higher", "submissions a second"),
-        Metric(
-            "bytes_per_task",
-            "B",
-            "lower",
-            "private memory of the program for each pending task",
-            (Target(1500.0),),
-        ),
-    ),
-    shared=shared,
-    own={"pool": pool, "executor": executor},
-    limit=300.0,
-    main=True,
-)
+        shared=shared,
+        own={"pool": pool, "executor": executor},
+        limit=limit,
+        main=main,
+    )
+
+
+FIGURE = figure("queued", 10_000, 300.0, main=True)
