@@ -57,16 +57,14 @@ bench-check: $(READY)
 
 MACHINES  := core roles wire store
 SIM       := sim
-PROCESSES := runtime api util conformance observe cli processes compat
+PROCESSES := runtime api util conformance cli processes
 CHAOS     := chaos
 SHUFFLE   := shuffle
 
-# $(call folders,NAMES): those of tests/NAME that hold tests today.
-folders = $(patsubst %/,%,$(sort $(dir $(foreach name,$(1),$(wildcard tests/$(name)/test_*.py)))))
+folders = $(addprefix tests/,$(1))
 
-# $(call layer,TITLE,PATHS,OPTIONS): one run of pytest, or a word that there is nothing to run yet.
-layer = @if [ -n "$(strip $(2))" ]; then echo "== $(1)"; $(BIN)/python -m pytest -q $(3) $(2); \
-         else echo "== $(1): no tests yet"; fi
+# $(call layer,TITLE,PATHS,OPTIONS): one run of pytest.
+layer = @echo "== $(1)"; $(BIN)/python -m pytest -q $(3) $(2)
 
 test: check test-machines test-sim test-processes test-chaos test-shuffle
 
