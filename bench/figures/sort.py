@@ -125,6 +125,7 @@ def measured(
     with tempfile.TemporaryDirectory(prefix="sort-") as folder:
         target = Path(folder, "out")
         target.mkdir()
+        os.sync()  # or the system would write what the run before left, during this one
         cost = whole.run([*asked, str(source), str(target), *last], surroundings(), limit)
         found = json.loads(call(sys.executable, "-m", "bench.sorts.check", str(target)))
         wanted = json.loads((data_folder() / "holds").read_text())
