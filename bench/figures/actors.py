@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from bench import floor as bare
+from bench.classes import AsyncCounter, Counter
 from bench.clock import batch_rate, rate
 from bench.engines import cluster, dask_client, load
 from bench.figure import Figure, Metric, Samples, Target, attempt
@@ -24,30 +25,6 @@ PAIRS = 2
 THREADS = 16
 SETTLE = 2.0
 """Seconds for the processes of those not called any more to end; 16 of Ray's take a second."""
-
-
-class Counter:
-    """The actor."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self) -> int:
-        """Count one call; the number of calls so far."""
-        self.count += 1
-        return self.count
-
-
-class AsyncCounter:
-    """The same, run by an event loop."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def add(self) -> int:
-        """Count one call; the number of calls so far."""
-        self.count += 1
-        return self.count
 
 
 class Caller:

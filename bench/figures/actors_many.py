@@ -8,9 +8,11 @@ more at the end, which each must answer from a process of its own, and these pro
 
 from __future__ import annotations
 
-import os
 from time import perf_counter
 
+import psutil
+
+from bench.classes import Member
 from bench.clock import MIB
 from bench.engines import cluster
 from bench.figure import Figure, Metric, Samples, Target
@@ -21,18 +23,8 @@ SECONDS = 60.0
 SPARE = 1 / 8
 
 
-class Member:
-    """The actor."""
-
-    def where(self) -> int:
-        """The process that it lives in."""
-        return os.getpid()
-
-
 def roomy() -> bool:
     """Whether the machine has memory for more."""
-    import psutil  # late: each worker imports this file for its class
-
     memory = psutil.virtual_memory()
     return bool(memory.available > SPARE * memory.total)
 
@@ -54,8 +46,6 @@ def shared(name: str) -> Samples:
         begun = perf_counter()
         homes = engine.get([actor.where.remote() for actor in actors])
         yield "call_all", (perf_counter() - begun) / len(actors) * 1000
-        import psutil
-
         assert len(set(homes)) == len(actors), "two actors live in one process"
         weights = [psutil.Process(pid).memory_full_info() for pid in homes]
         yield "private", sum(weight.uss for weight in weights) / len(weights) / MIB
