@@ -13,10 +13,10 @@ from time import perf_counter
 from typing import Any
 
 from bench import floor as bare
-from bench.classes import AsyncCounter, Counter
 from bench.clock import batch_rate, rate
 from bench.engines import cluster, dask_client, load
 from bench.figure import Figure, Metric, Samples, Target, attempt
+from bench.remotes import AsyncCounter, Counter
 
 ACTORS = 20
 BATCH = 1000

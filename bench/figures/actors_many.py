@@ -12,10 +12,10 @@ from time import perf_counter
 
 import psutil
 
-from bench.classes import Member
 from bench.clock import MIB
 from bench.engines import cluster
 from bench.figure import Figure, Metric, Samples, Target
+from bench.remotes import Member
 
 HUNDRED = 100
 ACTORS = 1000

@@ -17,6 +17,7 @@ from typing import Any
 from bench.clock import seconds
 from bench.engines import dask_client, load, start
 from bench.figure import Figure, Metric, Samples, Target
+from bench.remotes import one
 
 IMPORT = "from time import perf_counter as now; t = now(); import {}; print(now() - t)"
 
@@ -25,11 +26,6 @@ def fresh_import(module: str) -> float:
     """Seconds that `import module` takes in a fresh interpreter, whose own start is not counted."""
     command = [sys.executable, "-c", IMPORT.format(module)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def one() -> int:
-    """The first task."""
-    return 1
 
 
 def timed(

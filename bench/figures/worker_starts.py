@@ -8,7 +8,6 @@ starts workers during init.
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import Pool
@@ -17,14 +16,9 @@ from time import perf_counter
 from bench import floor as bare
 from bench.engines import cluster, dask_client, load
 from bench.figure import Figure, Metric, Samples
+from bench.remotes import nap
 
 WORKERS = 20
-
-
-def nap(_: object = None) -> int:
-    """The task: sleep 0.05 s and say who ran it."""
-    time.sleep(0.05)
-    return os.getpid()
 
 
 def shared(name: str) -> Samples:
