@@ -176,6 +176,36 @@ def test_children_are_cancelled_too(tmp_path: Path) -> None:
     assert_cancelled(ref)
 
 
+def test_what_an_ended_child_has_left_is_cancelled_too(tmp_path: Path) -> None:
+    """Goal: recursive reaches what a child has started that has ended itself. Method: it starts a
+    task that says when it is told to end, and returns at once; then its parent is cancelled."""
+
+    @fh.remote(num_cpus=0)
+    def sleeper(path: str) -> None:
+        Path(path).touch()
+        try:
+            time.sleep(1000)
+        except TaskCancelledError:
+            Path(path + ".told").touch()
+            raise
+
+    @fh.remote(num_cpus=0)
+    def child(path: str) -> int:
+        sleeper.remote(path)
+        return 1
+
+    @fh.remote
+    def parent(path: str) -> None:
+        fh.get(child.remote(path))
+        time.sleep(1000)
+
+    ref = parent.remote(str(tmp_path / "s"))
+    assert started(tmp_path / "s")
+    fh.cancel(ref)
+    assert_cancelled(ref)
+    assert started(tmp_path / "s.told")
+
+
 def test_children_are_spared_if_asked(tmp_path: Path) -> None:
     """Goal: recursive=False ends the parent alone. Method: the child's file appears later."""
 

@@ -402,7 +402,7 @@ def canonical_process(one: Process) -> Hashable:
         frozenset(ownership.lost),
         tuple(map(canonical_task, role.submission.tasks.values())),
         tuple(map(canonical_task, lineage.tasks.values())),
-        tuple((home, tuple(tasks)) for home, tasks in lineage.homes.items()),
+        tuple((worker, tuple(home.tasks)) for worker, home in lineage.homes.items()),
         tuple(rebirth.orphans),
         tuple(rebirth.sponsors.items()),
         tuple(

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from core.owners import NODE, Bench, worker
-from core.world import World, death, failed, inline, lease
+from core.world import World, death, failed, inline, lease, task_id
 from freehold.core.cancelling import GRACE
 from freehold.core.limits import LONGEST_PAUSE, Limits
 from freehold.core.submission import DELAYED, PUSHED, Task
 from freehold.ids import return_id
 from freehold.wire.messages import (
     CancelTask,
+    ChildrenGone,
     KillLease,
     LeaseEnded,
     ReturnLease,
@@ -54,6 +55,33 @@ def test_by_force_the_worker_is_killed_when_the_grace_is_over(bench: Bench, worl
     assert bench.value(task) == failed(b"cancelled: t1")
     assert task.used_retries == 0
     bench.finished()
+
+
+def test_what_an_ended_child_has_left_is_cancelled(bench: Bench, world: World) -> None:
+    """Goal: recursive reaches everything below. Method: a task's child is done, and its worker
+    owns something that it has made; then that is gone."""
+    (child,) = bench.running(1, parent=task_id("above"))
+    bench.done(child, 1, children=True)
+    bench.owner.cancel_children(task_id("above"), force=True, grace=3.0)
+    world.expect((worker(1), CancelTask(child.id, True, True, 3.0)))
+    bench.say(ChildrenGone(child.id), worker(1))
+    bench.owner.cancel_children(task_id("above"), force=True, grace=3.0)
+    world.expect()
+    bench.finished()
+
+
+def test_what_an_earlier_run_has_left_is_cancelled(bench: Bench, world: World) -> None:
+    """Goal: the same of a task that runs again elsewhere. Method: its first run fails, and leaves
+    something at the first worker, which gives the second run back; another worker has that."""
+    task, _ = bench.running(2, max_retries=1, retry_exceptions=b"*")
+    bench.done(task, 1, children=True, retry=True, results=[failed(b"no luck")])
+    assert bench.pushed(1) == [task.id]
+    bench.say(TaskReturned(task.id, task.attempt), worker(1))
+    bench.grant(2)
+    assert (bench.pushed(2), bench.asked()) == ([task.id], 1)
+    cancel(bench, task, grace=3.0)
+    told = CancelTask(task.id, True, True, 3.0)
+    world.expect((worker(2), told), (worker(1), told))
 
 
 def test_without_grace_it_is_killed_at_once(bench: Bench, world: World) -> None:

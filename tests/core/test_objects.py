@@ -428,8 +428,20 @@ def test_pull_ends_between_two_rounds(store: Store, world: World, end: str) -> N
     else:
         store.objects.on_free(X)
     world.advance(1)
-    assert len(world.take(ObjectMissing)) == (end == "free")
+    blamed = [message.tried for message in world.take(ObjectMissing)]
+    assert blamed == ([[ME.node]] if end == "free" else [])
     assert (store.objects.table, store.room.used, store.mover.claim()) == ({}, 0, [])
+
+
+def test_a_free_during_a_pull_that_fails_blames_no_source(store: Store, world: World) -> None:
+    """Goal: an owner who has a copy freed that it hears has gone does not lose the value for it.
+    Method: the free reaches the next copy, on its way; then a connection breaks."""
+    store.fetch(X, 2, OTHER)
+    store.objects.on_free(X)
+    store.objects.pulled(X, "broken")
+    world.expect((READER, ObjectMissing(X, "broken", [ME.node])))
+    assert store.mover.claim() == [("pull", X, OTHER)]
+    assert (store.objects.table, store.room.used) == ({}, 0)
 
 
 def test_restore_fails(store: Store, world: World) -> None:

@@ -76,6 +76,8 @@ FOUND = [
     ("actors", 7006916, "a call waited for one of another task in its worker, which waited for it"),
     ("streams", 8013607, "a closed stream whose run raised was made once more"),
     ("guilds", 104, "a program that had died got a name by its last word"),
+    ("relays", 12006849, "a free of a copy that had gone blamed the source of the next one"),
+    ("graces", 12009078, "what an ended child had started outlived a recursive cancel"),
     ("guilds", 7063, "a name stayed whose end a head had not read before it died"),
 ]
 

@@ -178,5 +178,5 @@ class Estate:
             if link.submitter.process == self.world.address.process:
                 task_id: TaskId = link.task
                 known = self.submission.tasks.get(task_id) or self.lineage.tasks.get(task_id)
-                return known or self.lineage.homes.get(leaver, {}).get(task_id)
+                return known or self.lineage.left_at(leaver, task_id)
         return None

@@ -34,7 +34,15 @@ from freehold.core.ownership import Ownership
 from freehold.core.submission import WAITING, Submission, Task
 from freehold.core.world import World
 from freehold.ids import ObjectId, ProcessId, TaskId, return_id
-from freehold.wire.messages import FAILED, STORED, Address, ChildrenGone, FreeObjects, Value
+from freehold.wire.messages import (
+    FAILED,
+    STORED,
+    Address,
+    CancelTask,
+    ChildrenGone,
+    FreeObjects,
+    Value,
+)
 
 #: Bytes of tasks and their arguments that one owner keeps at most; the oldest go first. NSDI'21
 #: (section 4.2) caps lineage for the same reason; 256 MiB is 500,000 tasks without large arguments.
@@ -56,6 +64,16 @@ class Never:
         self.evicted = evicted
 
 
+class Home:
+    """A worker, and the tasks of which its runs have left children there."""
+
+    __slots__ = ("address", "tasks")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.tasks: dict[TaskId, Task] = {}
+
+
 class Lineage:
     """The tasks of one owner that may have to run again."""
 
@@ -65,7 +83,7 @@ class Lineage:
         self.submission = submission
         self.tasks: dict[TaskId, Task] = {}  # the oldest first
         self.size = 0
-        self.homes: dict[ProcessId, dict[TaskId, Task]] = {}  # workers that own children
+        self.homes: dict[ProcessId, Home] = {}  # workers that own children
         # copies of earlier results that we heard of while their task runs again
         self.strays: dict[ObjectId, list[Address]] = {}
         self.lost: Callable[[Entry, str, bool], bytes]  # the role's: the shipped form of the error
@@ -206,27 +224,47 @@ class Lineage:
 
     # ------------------------------------------------------------------ children
 
-    def children(self, task: Task, worker: ProcessId, *, any_left: bool) -> None:
+    def children(self, task: Task, worker: Address, *, any_left: bool) -> None:
         """A worker says whether it owns anything that its runs of the task have made."""
         if not any_left:
-            self.childless(task, worker)
+            self.childless(task, worker.process)
             return
         if task.homes is None:
             task.homes = set()
-        task.homes.add(worker)
-        self.homes.setdefault(worker, {})[task.id] = task
+        task.homes.add(worker.process)
+        home = self.homes.get(worker.process)
+        if home is None:
+            home = self.homes[worker.process] = Home(worker)
+        home.tasks[task.id] = task
+
+    def left_at(self, worker: ProcessId, task_id: TaskId) -> Task | None:
+        """A task of ours of which a worker owns children."""
+        home = self.homes.get(worker)
+        return None if home is None else home.tasks.get(task_id)
 
     def leave(self, worker: ProcessId, task: Task) -> None:
         """Take one worker's children off the books."""
-        tasks = self.homes.get(worker)
-        if tasks is not None:
-            tasks.pop(task.id, None)
-            if not tasks:
+        home = self.homes.get(worker)
+        if home is not None:
+            home.tasks.pop(task.id, None)
+            if not home.tasks:
                 del self.homes[worker]
+
+    def ended(self, parent: TaskId) -> Iterable[Task]:
+        """Tasks that ``parent`` has submitted from here which have ended and left children."""
+        found = (task for home in self.homes.values() for task in home.tasks.values())
+        running = self.submission.tasks
+        return dict.fromkeys(t for t in found if t.parent == parent and t.id not in running)
+
+    def cancel_children(self, task: Task, *, force: bool, grace: float) -> None:
+        """Have every worker cancel the children of its runs of the task."""
+        for home in self.homes.values():
+            if task.id in home.tasks:
+                self.world.send(home.address, CancelTask(task.id, force, True, grace))
 
     def on_children_gone(self, message: ChildrenGone, worker: ProcessId) -> None:
         """Nothing is left of them."""
-        task = self.homes.get(worker, {}).get(message.task)
+        task = self.left_at(worker, message.task)
         if task is not None:
             self.childless(task, worker)
 
@@ -242,7 +280,7 @@ class Lineage:
 
     def why_not(self, task_id: TaskId, worker: ProcessId) -> str:
         """Why a task that is not kept cannot bring back what that worker has made in it."""
-        task = self.homes.get(worker, {}).get(task_id)
+        task = self.left_at(worker, task_id)
         if task is None:
             return "and how to make it again is forgotten: nobody had asked for it in time"
         if task.cancelled:
@@ -253,9 +291,9 @@ class Lineage:
 
     def worker_lost(self, worker: ProcessId) -> None:
         """A worker has died that owned children. Who holds one claims it soon; then forget it."""
-        tasks = self.homes.get(worker)
-        if tasks:
-            waiting = list(tasks.values())
+        home = self.homes.get(worker)
+        if home is not None:
+            waiting = list(home.tasks.values())
 
             def unclaimed() -> None:
                 for task in waiting:

@@ -351,9 +351,12 @@ class Objects:
             self.fail(stored, error)
 
     def fail(self, stored: Stored, reason: str, *, full: bool = False, disk: bool = False) -> None:
-        """The object cannot be had here."""
+        """The object cannot be had here. Where it was freed we cannot say that it is not to be had
+        from its sources: they did not have all their rounds.
+        """
         me = self.world.address.node
-        tried = list(stored.tried) if stored.state == PULLING else [me]
+        pulled = stored.state == PULLING and not stored.dying
+        tried = list(stored.tried) if pulled else [me]
         for client in stored.wants:
             self.world.send(client, ObjectMissing(stored.id, reason, tried, full, disk))
         stored.wants = ()

@@ -293,17 +293,21 @@ class Owner:
     def cancel_task(
         self, task: Task, *, force: bool, recursive: bool, grace: float = GRACE
     ) -> None:
-        """Cancel a task of ours."""
+        """Cancel a task of ours; with ``recursive`` also what earlier runs of it have left."""
         error = self.errors.cancelled(task.title)
         self.submission.cancel(task, force=force, recursive=recursive, error=error, grace=grace)
         if force:
             self.cancelling.insist(task, grace)
+        if recursive:
+            self.lineage.cancel_children(task, force=force, grace=grace)
 
     def cancel_children(self, parent: TaskId, *, force: bool, grace: float = GRACE) -> None:
-        """Cancel every task that ``parent`` has submitted from here."""
+        """Cancel every task that ``parent`` has submitted from here, and what those have left."""
         for task in list(self.submission.tasks.values()):
             if task.parent == parent:
                 self.cancel_task(task, force=force, recursive=True, grace=grace)
+        for task in self.lineage.ended(parent):
+            self.lineage.cancel_children(task, force=force, grace=grace)
 
     def explain(self, object_id: ObjectId) -> list[str]:
         """What the object waits for, line by line, as far as this process knows."""
@@ -325,7 +329,7 @@ class Owner:
         task = self.submission.tasks.get(message.task)
         kept = task or self.lineage.tasks.get(message.task)
         if kept is not None and (message.children or kept.homes):
-            self.lineage.children(kept, peer.process, any_left=message.children)
+            self.lineage.children(kept, peer, any_left=message.children)
         if task is not None and task.attempt == message.attempt:
             lease = task.lease
             self.leasing.task_left(task)

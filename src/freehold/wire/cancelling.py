@@ -5,7 +5,8 @@ from freehold.wire.records import Record
 
 
 class CancelTask(Record, tag=6):
-    """Owner to worker: end the task if it runs, drop it if not; with its children if recursive.
+    """Owner to worker: end the task if it runs, drop it if not; with its children if recursive,
+    also if the task itself has ended.
 
     ``force``: the owner has the worker killed if the task has not ended ``grace`` seconds from
     now; the same goes for its children. ``timeout``: it is cancelled because it has run for so
