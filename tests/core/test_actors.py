@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from core.owners import NEAR
 from core.stage import NODE, Stage, place, worker
-from core.world import World, failed, inline, lease, process
+from core.world import World, failed, info, inline, lease, process
 from freehold.core.actors import END_SECONDS, STILL_THERE
 from freehold.core.leasing import REPORT_PATIENCE
+from freehold.core.submission import Task
 from freehold.ids import return_id
 from freehold.wire.messages import (
     ActorExited,
@@ -16,6 +18,8 @@ from freehold.wire.messages import (
     DefineFunction,
     EndActor,
     KillLease,
+    LeaseGranted,
+    LeaseRedirected,
     LeaseRefused,
     Locate,
     LocateActor,
@@ -226,22 +230,37 @@ def test_nobody_can_place_it(stage: Stage) -> None:
     assert stage.entry_of(return_id(task.id, 0)).value == failed(b"unschedulable: a1")
 
 
-def test_its_node_dies(stage: Stage) -> None:
-    """Goal: a node that is declared dead is fenced, so that the next life may begin without a word
-    from it. Method: the node goes; a lease is asked for elsewhere."""
-    from core.owners import NEAR
-    from core.world import info
-    from freehold.wire.messages import LeaseGranted, LeaseRedirected
-
+def made_near(stage: Stage) -> Task:
+    """An actor with a restart, whose constructor was pushed to a worker of another node."""
     task = stage.create(restarts=1)
     stage.world.one(RequestLease)
     stage.say(LeaseRedirected(lease(1), NEAR, 1))
     assert stage.world.take(RequestLease, NEAR)[0].hops == 1
     stage.say(LeaseGranted(lease(1), process("w1", "near"), 7), NEAR)
-    stage.say(NodeChanged(info(NEAR, {}, alive=False, reason="lost power")))
-    assert stage.world.fenced == [NEAR.node]
     stage.world.take(PushTask)
     stage.world.take(DefineFunction)
+    return task
+
+
+def test_its_node_dies(stage: Stage) -> None:
+    """Goal: a node that is declared dead is fenced, so that the next life may begin without a word
+    from it. Method: the node goes; a lease is asked for elsewhere."""
+    task = made_near(stage)
+    stage.say(NodeChanged(info(NEAR, {}, alive=False, reason="lost power")))
+    assert stage.world.fenced == [NEAR.node]
+    assert stage.world.one(RequestLease, NODE).lease == lease(2)
+    assert task.attempt == 1
+
+
+@pytest.mark.parametrize("first", ["node", "worker"])
+def test_it_ends_with_its_node(stage: Stage, first: str) -> None:
+    """Goal: the end of a node's stream is not yet that of its actors, which end a moment later.
+    Method: both streams end, in either order; the next life is asked for after the second."""
+    task = made_near(stage)
+    ends = [NEAR, process("w1", "near")]
+    for gone in ends if first == "node" else reversed(ends):
+        stage.world.nothing_left()
+        stage.owner.peer_lost(gone)
     assert stage.world.one(RequestLease, NODE).lease == lease(2)
     assert task.attempt == 1
 

@@ -14,9 +14,10 @@ restart is left, and when nobody can name it any more: then the worker is told t
 order, which by construction is after its calls (``calls`` pins it while one is not done).
 
 **Never two lives at once.** The next begins only when the process of the last is known to be reaped
-(``LeaseEnded``) or its node has been declared dead and is fenced. If our stream to it ends and the
-node says nothing, we have the node kill it. The stream must have ended too, or ``REPORT_PATIENCE``
-be over: its last words (a result of the constructor, that it exits on purpose) count.
+(``LeaseEnded``), or to have ended with its node (both our streams have), or its node has been
+declared dead and is fenced. If our stream to it ends and the node says nothing, we have the node
+kill it. The stream must have ended too, or ``REPORT_PATIENCE`` be over: its last words (a result of
+the constructor, that it exits on purpose) count.
 
 An actor is not made again when its owner dies: its state would be lost without a word. Its
 references carry no line, so nobody can claim it, and its worker ends when it sees the end of its
@@ -288,17 +289,20 @@ class Actors(Placing):
         else:
             self.later(REPORT_PATIENCE, actor, self.kill_lease)
 
-    def node_lost(self, node: NodeId, detail: str) -> None:
-        """A node is gone, and fenced: so are its actors, and our requests that wait there."""
+    def node_lost(self, node: NodeId, detail: str, *, fenced: bool) -> None:
+        """A node is gone, and our requests that wait there. So are its actors if it is fenced; else
+        each ends with the node, but a moment later: when its own stream has ended.
+        """
         for actor in list(self.leases.values()):
             if actor.node.node != node:
                 continue
             if actor.worker is None:
                 self.forget_lease(actor)
                 self.world.call_at(self.world.now() + ASK_AGAIN, partial(self.ask_again, actor))
-            elif actor.death is None:
-                actor.death = Death(actor.pid, node, detail=detail)
-                self.bury(actor)
+            else:
+                actor.death = actor.death or Death(actor.pid, node, detail=detail)
+                if fenced or actor.drained:
+                    self.bury(actor)
 
     def ask_again(self, actor: Actor) -> None:
         """Some time has gone by since a node died with a request of ours."""

@@ -432,7 +432,7 @@ class Owner:
             self.world.fence(node)
             reason = f"node {short(node)} on {message.info.hostname} {message.info.reason}"
             self.leasing.node_lost(node, reason)
-            self.acting.actors.node_lost(node, reason)
+            self.acting.actors.node_lost(node, reason, fenced=True)
             for object_id in list(self.ownership.entries):
                 self.copy_gone(object_id, node, reason, alive=False)
             for owner in self.ownership.owners_on(node):
@@ -447,7 +447,7 @@ class Owner:
             # as the place of a value. What we asked of it then ends here.
             reason = f"node {short(peer.node)} cannot be reached"
             self.leasing.node_lost(peer.node, reason)
-            self.acting.actors.node_lost(peer.node, reason)
+            self.acting.actors.node_lost(peer.node, reason, fenced=False)
         self.leasing.worker_drained(peer.process)
         self.lineage.worker_lost(peer.process)
         for entry in self.ownership.peer_lost(peer.process):
