@@ -254,7 +254,7 @@ def short_lived(self: Actors, actor: Any) -> bool:
     return bool(actor.short_lives > 1)
 
 
-def has_actors_there(self: Actors, node: Any, *rest: Any) -> bool:
+def has_actors_there(self: Actors, node: Any, detail: str, *, fenced: bool) -> bool:
     return any(actor.node.node == node for actor in self.leases.values())
 
 
