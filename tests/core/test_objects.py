@@ -434,7 +434,7 @@ def test_pull_ends_between_two_rounds(store: Store, world: World, end: str) -> N
 
 
 def test_a_free_during_a_pull_that_fails_blames_no_source(store: Store, world: World) -> None:
-    """Goal: a free meant for an earlier copy loses no value. Method: it comes, a connection breaks."""
+    """Goal: a free meant for an earlier copy loses no value. Method: one, and a cut connection."""
     store.fetch(X, 2, OTHER)
     store.objects.on_free(X)
     store.objects.pulled(X, "broken")
