@@ -94,7 +94,7 @@ FIGURE = Figure(
             "lower",
             "the import statement in a fresh interpreter",
             (Target(0.12),),
-            spent_on="three fifths in the standard library and msgspec, the rest in our files",
+            spent_on="most of it in the standard library and msgspec, the rest in our files",
         ),
         Metric(
             "init",

@@ -272,11 +272,13 @@ def shutdown() -> None:
     """Leave the cluster; if ``init`` started it, stop it. References made before are dead.
     Harmless when not connected.
     """
-    from freehold.runtime.driver import Driver
-
     with _starting:
         process = current.process()
-        if isinstance(process, Driver) or (process is not None and not process.sockets):
+        if process is None:
+            return
+        from freehold.runtime.driver import Driver  # late: who never connected needs none of it
+
+        if isinstance(process, Driver) or not process.sockets:
             current.set_process(None)
             atexit.unregister(shutdown)
             cast("Driver | Local", process).leave()

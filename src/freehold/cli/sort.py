@@ -406,11 +406,9 @@ def _print_report(report: Report) -> None:
     why = f" ({report.why})" if report.why else ""
     console.print(f"strategy {report.strategy}{why}", soft_wrap=True)
     console.print(table)
-    console.print(
-        f"at most {report.stored_peak / 1e6:,.0f} MB in object stores, "
-        f"{report.memory_peak / 1e6:,.0f} MB of private memory in the process of a task",
-        soft_wrap=True,
-    )
+    stored = f"{report.stored_peak / 1e6:,.0f} MB in object stores, " if report.stored_peak else ""
+    private = f"{report.memory_peak / 1e6:,.0f} MB of private memory in the process of a task"
+    console.print(f"at most {stored}{private}", soft_wrap=True)
 
 
 def _print_verdict(verdict: Verdict, wanted: Verdict | None) -> None:

@@ -298,7 +298,7 @@ class Owner:
         self.submission.cancel(task, force=force, recursive=recursive, error=error, grace=grace)
         if force:
             self.cancelling.insist(task, grace)
-        if recursive:
+        if recursive and task.homes:
             self.lineage.cancel_children(task, force=force, grace=grace)
 
     def cancel_children(self, parent: TaskId, *, force: bool, grace: float = GRACE) -> None:

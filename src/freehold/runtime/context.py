@@ -2,7 +2,7 @@
 code it is.
 
 In a file of its own, since a program that only imports Freehold needs these and not yet a process:
-what ``process`` brings is imported while the first node starts (60 ms of 180, at import).
+what ``process`` brings is imported while the first node starts (an import of 0.17 s became 0.12).
 """
 
 from __future__ import annotations
