@@ -76,7 +76,7 @@ def test_nodes_and_what_lay_on_disk_are_drawn() -> None:
     made.looks = [Look(101.0, 0, 7_000_000), Look(102.0, 5_000_000, 0)]
     page = report.page(made)
     assert "simple (&lt;b&gt;why&lt;/b&gt;)" in page
-    assert "At most 5.00 MB spilled, 7.00 MB in object stores, 9.00 MB of private memory" in page
+    assert "At most 7 MB in object stores, 5 MB spilled, 9 MB of private memory in" in page
     timeline, _ = pictures(page)
     bars = [{k: bar.attrib[k] for k in ("x", "y", "width")} for bar in timeline.iter(SVG + "rect")]
     # Ticks end at 3 s, over 940 pixels after a margin of 10.
@@ -92,4 +92,6 @@ def test_a_sort_of_nothing_has_a_page(fake: Any, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     ran = invoke("run", "--report", target, tmp_path / "in", tmp_path / "out")
     assert (ran.exit_code, "Sort of 1 records" in target.read_text()) == (0, True)
-    assert "Tasks</h2>" not in report.page(Report(0, 0, 0, 1, "simple", ""))
+    empty = report.page(Report(0, 0, 0, 1, "simple", ""))
+    assert "Tasks</h2>" not in empty
+    assert "At most" not in empty, "nobody has said what was in use"

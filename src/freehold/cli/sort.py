@@ -395,20 +395,17 @@ def _print_report(report: Report) -> None:
         table.add_row(name, f"{stage.seconds:.2f}", *(figures if tasks else ()))
     total = report.seconds_total
     table.add_row("total", f"{total:.2f}", rate(total), "", f"{report.moved / 1e6:,.0f}", "")
-    peak = report.spilled_peak
-    spilled = f", up to {peak / 1e6:,.0f} MB spilled" if peak else ""
     console = Console(highlight=False)
     console.print(
         f"{report.records:,} records, {report.bytes:,} bytes, "
-        f"{report.blocks} blocks x {report.partitions} partitions{spilled}",
+        f"{report.blocks} blocks x {report.partitions} partitions",
         soft_wrap=True,
     )
     why = f" ({report.why})" if report.why else ""
     console.print(f"strategy {report.strategy}{why}", soft_wrap=True)
     console.print(table)
-    stored = f"{report.stored_peak / 1e6:,.0f} MB in object stores, " if report.stored_peak else ""
-    private = f"{report.memory_peak / 1e6:,.0f} MB of private memory in the process of a task"
-    console.print(f"at most {stored}{private}", soft_wrap=True)
+    if report.held:
+        console.print(report.held, soft_wrap=True)
 
 
 def _print_verdict(verdict: Verdict, wanted: Verdict | None) -> None:

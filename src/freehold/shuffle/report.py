@@ -83,11 +83,8 @@ def _stages(report: Report) -> str:
         rows.append((name, f"{stage.seconds:.2f}", *figures))
     names = ("stage", "seconds", "tasks", "seconds a task", "MB", "MB from other nodes")
     total = ("total", f"{report.seconds_total:.2f}", "", "", _mb(report.bytes), _mb(report.moved))
-    held = (
-        f"<p>At most {_mb(report.spilled_peak)} MB spilled, {_mb(report.stored_peak)} MB in object "
-        f"stores, {_mb(report.memory_peak)} MB of private memory in the process of a task.</p>"
-    )
-    return _table(names, rows, total) + held
+    held = report.held
+    return _table(names, rows, total) + (f"<p>{held[0].upper()}{held[1:]}.</p>" if held else "")
 
 
 def _nodes(report: Report) -> str:

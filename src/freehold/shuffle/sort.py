@@ -143,6 +143,19 @@ class Report:
         return max((done.memory for done in self.tasks), default=0)
 
     @property
+    def held(self) -> str:
+        """The most of each kind of memory that was in use, in words; what was not is left out: an
+        engine may not say what its stores hold.
+        """
+        peaks = {
+            "in object stores": self.stored_peak,
+            "spilled": self.spilled_peak,
+            "of private memory in the process of a task": self.memory_peak,
+        }
+        told = [f"{size / 1e6:,.0f} MB {kind}" for kind, size in peaks.items() if size]
+        return f"at most {', '.join(told)}" if told else ""
+
+    @property
     def seconds_total(self) -> float:
         return sum(stage.seconds for stage in self.stages.values())
 
