@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import heapq
 import logging
+import mmap
 import os
 import re
 import select
@@ -154,16 +155,17 @@ class Connection:
         fairness.
         """
         try:
-            data = self.sock.recv(READ)
+            size = self.sock.recv_into(self.transport.buffer)
         except BlockingIOError:
             return
         except OSError as error:
             if error.errno in sockets.CUT and self.transport.may_redial(self):
                 return
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self.transport.ended(self)
             return
+        data = bytes(self.transport.buffer[:size])
         try:
             if not self.open:
                 data = self.greet(data)
@@ -206,6 +208,9 @@ class Transport:
         self.lock = threading.RLock()
         self.now = time.monotonic
         self.epoll = select.epoll()
+        # What comes is read into here first. Fresh memory of this size for each recv() is mapped and
+        # unmapped by the kernel: 17-21 us, half of a call's way through a process.
+        self.buffer = memoryview(mmap.mmap(-1, READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.watched: dict[int, Callable[[int], None]] = {}
         self.peers: dict[ProcessId, list[Connection]] = {}
         self.dirty: list[Connection] = []
