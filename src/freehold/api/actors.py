@@ -29,7 +29,7 @@ from freehold.api.actor_options import (
 )
 from freehold.api.arguments import NOTHING, pack, pickled
 from freehold.api.environments import key_of, travelling
-from freehold.api.generators import ObjectRefGenerator, yields
+from freehold.api.generators import promised, yields
 from freehold.api.methods import MARK, Actor
 from freehold.api.options import STREAMING
 from freehold.api.refs import ObjectRef
@@ -205,35 +205,25 @@ class ActorMethod(Generic[P, R]):
         if packed.deps or packed.borrowed:
             given = [*given, *[inner.object for inner in (*packed.deps, *packed.borrowed)]]
         streams = method.num_returns == STREAMING
-        task = (StreamCall if streams else ActorTask)(
+        task = (StreamCall if streams else ActorTask)(  # (by position, as in ``remote``)
             context.names.next_task(function.fingerprint, packed.blob, given),
             function,
             packed.blob,
-            resources=NO_RESOURCES,
-            num_returns=1 if streams else method.num_returns,
-            deps=packed.deps,
-            borrowed=packed.borrowed,
-            max_retries=method.retries,
-            retry_exceptions=method.retried,
-            depth=context.depth,
-            parent=context.task,
-            name=method.title,
+            NO_RESOURCES,
+            1 if streams else method.num_returns,
+            packed.deps,
+            packed.borrowed,
+            method.retries,
+            method.retried,
+            context.depth,
+            context.task,
+            method.title,
         )
         task.actor = method.call
         if isinstance(task, StreamCall):
             task.stream = Stream(task, method.backpressure)
         self._handle._submit(process, task, context.run)
-        address = process.address
-        line = task.origin.line if task.origin is not None else ()
-        if isinstance(task, StreamCall):
-            completed = Reference(return_id(task.id, 0), address, line)
-            return ObjectRefGenerator(process, task.stream, completed)
-        if method.num_returns == 1:
-            return ObjectRef(process, Reference(return_id(task.id, 0), address, line))
-        return [
-            ObjectRef(process, Reference(return_id(task.id, index), address, line))
-            for index in range(method.num_returns)
-        ]
+        return promised(process, task)
 
     def options(self, **options: Any) -> ActorMethod[P, R]:
         """The same method with other options, for one call or to keep. Names and meanings as in

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from freehold.api.refs import ObjectRef
 from freehold.core.streams import Stream
 from freehold.errors import GetTimeoutError, ObjectLostError
+from freehold.ids import return_id
 from freehold.runtime import aio
 from freehold.wire.messages import Reference
 
 if TYPE_CHECKING:
+    from freehold.core.submission import Task
     from freehold.ids import ObjectId
     from freehold.runtime.process import Process
 
@@ -205,3 +207,18 @@ def yields(function: Any) -> bool:
     pickled.)
     """
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def promised(process: Process, task: Task) -> Any:
+    """What the caller of a submitted task gets: a reference to its value, one to each of its
+    values, or a generator of those that it yields.
+    """
+    line = task.origin.line if task.origin is not None else ()
+    references = []
+    for index in range(task.num_returns):
+        references.append(Reference(return_id(task.id, index), process.address, line))
+    if task.stream is not None:
+        return ObjectRefGenerator(process, task.stream, references[0])
+    if len(references) == 1:
+        return ObjectRef(process, references[0])
+    return [ObjectRef(process, reference) for reference in references]

@@ -26,7 +26,7 @@ from freehold.api.actor_options import ACTOR, ActorOptions, actor_options
 from freehold.api.actors import ActorClass
 from freehold.api.arguments import NOTHING, pack, pickled
 from freehold.api.environments import key_of, travelling
-from freehold.api.generators import ObjectRefGenerator, yields
+from freehold.api.generators import ObjectRefGenerator, promised, yields
 from freehold.api.mapping import Mapped, batched, mapped
 from freehold.api.methods import Actor
 from freehold.api.options import STREAMING, Options, checked, packed_exceptions
@@ -34,9 +34,7 @@ from freehold.api.refs import ObjectRef
 from freehold.api.strategies import inherited, placement_of
 from freehold.core.streams import Stream, StreamTask
 from freehold.core.submission import Function, Task
-from freehold.ids import return_id
 from freehold.wire.fingerprint import fingerprint
-from freehold.wire.messages import Reference
 
 if TYPE_CHECKING:
     from freehold.runtime.process import Process
@@ -213,22 +211,22 @@ class RemoteFunction(Generic[P, R]):
         options = self._options
         context = process.context()
         borrowed = [*packed.borrowed, *function.captured] if function.captured else packed.borrowed
-        task = self._task_type(
-            context.names.next_task(
-                function.fingerprint, packed.blob, [ref.object for ref in (*packed.deps, *borrowed)]
-            ),
+        given = [ref.object for ref in (*packed.deps, *borrowed)] if packed.deps or borrowed else ()
+        task = self._task_type(  # (by position: passing names costs as much as making it)
+            context.names.next_task(function.fingerprint, packed.blob, given),
             function,
             packed.blob,
-            resources=self._resources,
-            num_returns=self._num_returns,
-            deps=packed.deps,
-            borrowed=borrowed,
-            max_retries=options.max_retries,
-            retry_exceptions=self._retry,
-            depth=context.depth,
-            parent=context.task,
-            name=options.name,
-            limits=self._limits,
+            self._resources,
+            self._num_returns,
+            packed.deps,
+            borrowed,
+            options.max_retries,
+            self._retry,
+            context.depth,
+            context.task,
+            options.name,
+            None,
+            self._limits,
         )
         if self._placement is not None or context.placement is not None:
             task.placement = inherited(self._placement, context.placement)
@@ -243,17 +241,7 @@ class RemoteFunction(Generic[P, R]):
                 task.origin = process.origin(context.run)
             process.role.submit(task)
             process.pump.send_soon()
-        address = process.address
-        line = task.origin.line if task.origin is not None else ()
-        if task.stream is not None:
-            reference = Reference(return_id(task.id, 0), address, line)
-            return ObjectRefGenerator(process, task.stream, reference)
-        if options.num_returns == 1:
-            return ObjectRef(process, Reference(return_id(task.id, 0), address, line))
-        return [
-            ObjectRef(process, Reference(return_id(task.id, index), address, line))
-            for index in range(options.num_returns)
-        ]
+        return promised(process, task)
 
     @overload
     def map(

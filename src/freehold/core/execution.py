@@ -197,7 +197,9 @@ class Execution:
             self.run_over(message.task)
             self.drop(run)
             return
-        results = [self.ownership.for_peer(value, submitter) for value in results]
+        for index, value in enumerate(results):
+            if value.contains:
+                results[index] = self.ownership.for_peer(value, submitter)
         children, unclaimed = self.run_over(message.task)
         self.world.send(
             submitter,

@@ -31,6 +31,7 @@ from typing import Final
 
 from freehold.core.entries import Entry, Maker
 from freehold.core.ownership import Ownership
+from freehold.core.results import without
 from freehold.core.submission import WAITING, Submission, Task
 from freehold.core.world import World
 from freehold.ids import ObjectId, ProcessId, TaskId, return_id
@@ -104,6 +105,10 @@ class Lineage:
                     break
         if not worth and not task.homes and task.ran_at is None and task.stream is None:
             return False  # as of most tasks
+        return self.keep_ran(task, worker, worth=worth)
+
+    def keep_ran(self, task: Task, worker: Address | None, *, worth: bool) -> bool:
+        """The same for a task that may have left something; ``worth``: its last run has."""
         task.ran_at = worker or task.ran_at
         if task.ran_at is None:
             if task.stream is not None:
@@ -153,10 +158,8 @@ class Lineage:
         """Copies from an earlier run go, except where the new result lies: it took their place."""
         for index, value in enumerate(results):
             object_id = return_id(task.id, index)
-            kept = [node.process for node in value.nodes]
-            for node in self.strays.pop(object_id, ()):
-                if node.process not in kept:
-                    self.world.send(node, FreeObjects([object_id]))
+            for node in without(self.strays.pop(object_id, ()), value.nodes):
+                self.world.send(node, FreeObjects([object_id]))
 
     def hold(self, task: Task) -> None:
         """Its arguments are needed only if it runs again: those of ours may lose their values."""

@@ -224,12 +224,8 @@ class Ownership:
         """``value`` as it is told to ``peer``: the references in it are handed out first."""
         if not value.contains:
             return value
-        if self.lost:
-            contains = [self.current(inner) for inner in value.contains]
-            value = Value(value.kind, value.data, value.size, value.nodes, contains)
-        for inner in value.contains:
-            self.hand_out(inner, peer)
-        return value
+        contains = self.handed_out(value.contains, peer)
+        return Value(value.kind, value.data, value.size, value.nodes, contains)
 
     def take_in(self, contains: Iterable[Reference], giver: Address, gate: Gate) -> None:
         """A message from ``giver`` carries these references: accept and pin each; ``gate`` counts
@@ -257,6 +253,13 @@ class Ownership:
             self.world.send(to, Introduce(ref, me))
         else:
             self.world.send(ref.owner, Provide(ref.object, to))
+
+    def handed_out(self, refs: Iterable[Reference], to: Address) -> list[Reference]:
+        """The references as they are good now, handed out to process ``to``."""
+        current = [self.current(ref) for ref in refs]
+        for ref in current:
+            self.hand_out(ref, to)
+        return current
 
     def accept(self, ref: Reference, giver: Address, gate: Gate) -> None:
         """``giver`` sent us ``ref``. If it does not own it, ``gate`` waits for the introduction.

@@ -11,7 +11,7 @@ A part of ``submission``, which says when; it knows entries and values, and no t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from freehold.core.entries import Entry, Gate
 from freehold.core.ownership import Ownership
@@ -26,6 +26,12 @@ from freehold.wire.messages import (
     TaskDone,
     Value,
 )
+
+
+def without(nodes: Iterable[Address], others: Iterable[Address]) -> list[Address]:
+    """Those of the nodes that are not among the others."""
+    known = [node.process for node in others]
+    return [node for node in nodes if node.process not in known]
 
 
 class Results:
@@ -45,9 +51,7 @@ class Results:
             if not entry.handles and not entry.pins:
                 self.ownership.collect(entry)
         elif old is not None and (value.kind == FAILED or not self.stale(old)):
-            known = [node.process for node in old.nodes]
-            spare = [node for node in value.nodes if node.process not in known]
-            self.unwanted(entry.object, value, giver, spare)
+            self.unwanted(entry.object, value, giver, spare=without(value.nodes, old.nodes))
         elif value.contains:
             assert giver is not None
             self.gated(entry.object, value, giver, free=True)
@@ -74,8 +78,7 @@ class Results:
         old = entry.value
         self.ownership.resolve(entry, value)
         if old is not None:
-            kept = [node.process for node in value.nodes]
-            self.free(entry.object, [node for node in old.nodes if node.process not in kept])
+            self.free(entry.object, without(old.nodes, value.nodes))
             self.ownership.forget(old)
         if not entry.handles and not entry.pins:
             self.ownership.collect(entry)  # (a by-product of a re-run)
@@ -136,7 +139,7 @@ class Results:
         if value.contains:
             self.gated(object_id, value, worker, free=False)
         if free and value.kind == STORED:
-            self.free(object_id, [node for node in value.nodes if node not in good])
+            self.free(object_id, without(value.nodes, good))
 
     def free(self, object_id: ObjectId, nodes: Sequence[Address]) -> None:
         """Have these copies of a value dropped."""

@@ -151,7 +151,6 @@ class Task:
         task: TaskId,
         function: Function,
         args: bytes,
-        *,
         resources: Resources,
         num_returns: int = 1,
         deps: Sequence[Reference] = (),
@@ -346,7 +345,7 @@ class Submission(Results):
 
     def push(self, task: Task, worker: Address, lease: bytes, known: set[FunctionId]) -> None:
         """Send the task to a worker, its function first if that worker has not seen it."""
-        world, function, ownership = self.world, task.function, self.ownership
+        world, function = self.world, task.function
         if function.id not in known:
             known.add(function.id)
             world.send(
@@ -367,11 +366,9 @@ class Submission(Results):
             task.name,
         )
         if task.deps:
-            message.deps = [self.argument(ref, worker) for ref in task.deps]
+            message.deps = self.arguments(task, worker)
         if task.borrowed:
-            message.borrowed = [ownership.current(ref) for ref in task.borrowed]
-            for ref in message.borrowed:
-                ownership.hand_out(ref, worker)
+            message.borrowed = self.ownership.handed_out(task.borrowed, worker)
         if task.retry_exceptions:
             message.retry_exceptions = task.retry_exceptions
         if function.max_calls:
@@ -390,11 +387,15 @@ class Submission(Results):
                 world.send(claim.holder, Claimed(claim.object, worker))
         world.send(worker, message)
 
-    def argument(self, ref: Reference, worker: Address) -> Argument:
-        """A top-level reference with its value, as pushed to ``worker``."""
-        value = self.ownership.entries[ref.object].value
-        assert value is not None
-        return Argument(self.ownership.current(ref), self.ownership.for_peer(value, worker))
+    def arguments(self, task: Task, worker: Address) -> list[Argument]:
+        """The top-level references with their values, as pushed to ``worker``."""
+        ownership = self.ownership
+        arguments = []
+        for ref in task.deps:
+            value = ownership.entries[ref.object].value
+            assert value is not None
+            arguments.append(Argument(ownership.current(ref), ownership.for_peer(value, worker)))
+        return arguments
 
     # ------------------------------------------------------------------ results
 

@@ -208,7 +208,7 @@ class Transport:
         self.lock = threading.RLock()
         self.now = time.monotonic
         self.epoll = select.epoll()
-        # What comes is read into here first. Fresh memory of this size for each recv() is mapped and
+        # What comes is read into here. Fresh memory of this size for each recv() is mapped and
         # unmapped by the kernel: 17-21 us, half of a call's way through a process.
         self.buffer = memoryview(mmap.mmap(-1, READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.watched: dict[int, Callable[[int], None]] = {}

@@ -240,10 +240,10 @@ class Worker(Process):
         message = run.message
         if message.num_returns == 1:
             return [self.result(return_id(message.task, 0), value, run)]
-        return [
-            self.result(return_id(message.task, index), item, run)
-            for index, item in enumerate(split(value, message.num_returns, function))
-        ]
+        results = []
+        for index, item in enumerate(split(value, message.num_returns, function)):
+            results.append(self.result(return_id(message.task, index), item, run))
+        return results
 
     def failed(self, run: Run, error: BaseException) -> tuple[list[Value], bool]:
         """What is answered instead if it has raised, and whether it may be tried again."""
