@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 import freehold as fh
+from freehold.runtime import current
+from freehold.runtime.context import INLINE_TOTAL
 
 MIB = 1 << 20
 STORE = 64 * MIB
@@ -105,3 +108,46 @@ def test_a_switch_that_is_no_switch(monkeypatch: pytest.MonkeyPatch, name: str) 
     monkeypatch.setenv(name, "maybe")
     with pytest.raises(ValueError, match=rf"\${name} must be .* not 'maybe'"):
         fh.init()
+
+
+@fh.remote(num_returns=400)
+def parts(first: int) -> list[Any]:
+    """20 MiB in parts of 52 KB, each small enough for a message."""
+    return [np.full(52_000 // 8, first + index, np.int64) for index in range(400)]
+
+
+def test_many_small_returns_do_not_fill_their_owner(folder: Path) -> None:
+    """Goal: what a task returns in many small parts goes to the store, not into the memory of the
+    program; tasks that do so at once through a store that is too small for them all end, and every
+    part is right.
+
+    Method: eight tasks of 20 MiB, four at a time, through 64 MiB; what the program holds inline."""
+    many = [parts.remote(1_000 * number) for number in range(8)]
+    fh.wait([refs[-1] for refs in many], num_returns=8, fetch_local=False)
+    entries = current.process().role.ownership.entries  # type: ignore[union-attr]
+    for number, refs in enumerate(many):
+        values = [entries[ref._ref.object].value for ref in refs]
+        assert sum(len(value.data) for value in values if value is not None) <= INLINE_TOTAL
+        for index in range(0, 400, 13):
+            assert int(fh.get(refs[index])[-1]) == 1_000 * number + index
+    assert list(folder.glob("*/*")), "nothing was spilled: this is no test"
+
+
+@fh.remote(num_returns=300)
+def mixed() -> Iterator[Any]:
+    """References, large values, small values and nothing, in turn."""
+    for index in range(300):
+        yield [fh.put(index), np.full(60_000 // 8, index), index, None][index % 4]
+
+
+def test_returns_of_all_kinds_keep_their_order(folder: Path) -> None:
+    """Goal: whether a value travels in the message or through the store, each reference has its own
+    value, and those inside live. Method: 300 returns of four kinds, all read, in any order."""
+    refs = mixed.remote()
+    for index in sorted(range(300), key=lambda index: index % 7):
+        value = fh.get(refs[index])
+        if index % 4 == 0:
+            value = fh.get(value)
+        elif index % 4 == 1:
+            value = int(value[-1])
+        assert value == (index if index % 4 < 3 else None)

@@ -73,10 +73,11 @@ def test_nodes_and_what_lay_on_disk_are_drawn() -> None:
         Done("reduce", "bbb", 5, 2.0, 3, 103.0),
     ]
     made = Report(1, 100, 1, 1, "simple", "<b>why</b>", began=100.0, tasks=tasks)
-    made.looks = [Look(101.0, 0, 7_000_000), Look(102.0, 5_000_000, 0)]
+    made.looks = [Look(101.0, 0, 7_000_000), Look(102.0, 5_000_000, 0, 11_000_000)]
     page = report.page(made)
     assert "simple (&lt;b&gt;why&lt;/b&gt;)" in page
     assert "At most 7 MB in object stores, 5 MB spilled, 9 MB of private memory in" in page
+    assert "process, 11 MB in the program." in page
     timeline, _ = pictures(page)
     bars = [{k: bar.attrib[k] for k in ("x", "y", "width")} for bar in timeline.iter(SVG + "rect")]
     # Ticks end at 3 s, over 940 pixels after a margin of 10.

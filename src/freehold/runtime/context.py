@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Values up to this many bytes travel inside messages (NSDI'21, section 4, and Ray use the same
 #: figure): a copy of 100 KiB takes 10 us, a round trip to the store about 100.
 INLINE_BYTES: Final = 100 * 1024
+#: And so many bytes in all of what one task returns; what is beyond them goes to the store, however
+#: small. A map task of 64 MiB in 2,000 parts would put all of them into its owner's own memory.
+INLINE_TOTAL: Final = 1 << 20
 
 
 class Context:

@@ -240,10 +240,20 @@ class Worker(Process):
         message = run.message
         if message.num_returns == 1:
             return [self.result(return_id(message.task, 0), value, run)]
-        results = []
+        return self.store_all(self.serialized(run, value, function), run.submitter)
+
+    def serialized(
+        self, run: Run, value: Any, function: Callable[..., Any]
+    ) -> Iterator[tuple[ObjectId, serial.Serialized]]:
+        """Each of several return values, ready to be stored. Handles to its references live until
+        the reply is out.
+        """
+        message = run.message
         for index, item in enumerate(split(value, message.num_returns, function)):
-            results.append(self.result(return_id(message.task, index), item, run))
-        return results
+            packed = serial.serialize(item, "the return value")
+            if packed.refs:
+                self.keep_until_sent(packed.refs, run)
+            yield return_id(message.task, index), packed
 
     def failed(self, run: Run, error: BaseException) -> tuple[list[Value], bool]:
         """What is answered instead if it has raised, and whether it may be tried again."""

@@ -82,11 +82,14 @@ class Done(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What all nodes held at a time (seconds since 1970): bytes on disk, bytes in their stores."""
+    """What was held at a time (seconds since 1970): bytes on the disks of all nodes, bytes in their
+    stores, and private memory of the program that sorts.
+    """
 
     at: float
     spilled: int
     stored: int
+    program: int = 0
 
 
 @dataclass(slots=True)
@@ -116,7 +119,8 @@ class Report:
     ``stages``, in the order in which they ended. ``looks`` were taken every ``LOOK_EVERY`` seconds
     and at the end of each stage; ``spilled_peak`` and ``stored_peak`` are the most bytes that were
     seen then on disk and in object stores. ``memory_peak`` is the most private memory that the
-    process of any task had. Times are seconds since 1970.
+    process of any task had, ``program_peak`` the most that the program had. Times are seconds since
+    1970.
     """
 
     records: int
@@ -143,6 +147,10 @@ class Report:
         return max((done.memory for done in self.tasks), default=0)
 
     @property
+    def program_peak(self) -> int:
+        return max((look.program for look in self.looks), default=0)
+
+    @property
     def held(self) -> str:
         """The most of each kind of memory that was in use, in words; what was not is left out: an
         engine may not say what its stores hold.
@@ -150,7 +158,8 @@ class Report:
         peaks = {
             "in object stores": self.stored_peak,
             "spilled": self.spilled_peak,
-            "of private memory in the process of a task": self.memory_peak,
+            "of private memory in a task's process": self.memory_peak,
+            "in the program": self.program_peak,
         }
         told = [f"{size / 1e6:,.0f} MB {kind}" for kind, size in peaks.items() if size]
         return f"at most {', '.join(told)}" if told else ""
@@ -259,7 +268,7 @@ def look() -> Look:
         sum(int(node.get(name, 0)) for node in nodes)
         for name in ("SpilledBytes", "ObjectStoreUsed")
     )
-    return Look(time.time(), spilled, stored)
+    return Look(time.time(), spilled, stored, private_memory())
 
 
 # --- tasks -------------------------------------------------------------------------------------

@@ -182,6 +182,8 @@ def serialize(value: Any, name: str = "the value") -> Serialized:
     kind = type(value)
     if kind is bytes:
         return Serialized(value, [], [], RAW)
+    if kind in PLAIN:
+        return Serialized(pickle.dumps(value, 5), [], [], BARE)
     if kind is bytearray or kind is memoryview:
         value = _Recipe(_reduce_bytearray(value) if kind is bytearray else _reduce_view(value))
     outer = _thread.collecting
