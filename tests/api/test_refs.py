@@ -287,7 +287,7 @@ def test_a_wrong_number_of_values_fails_every_reference(made: Any, words: str) -
 
 def test_a_generator_fills_its_returns_one_by_one() -> None:
     """Goal: ``yield`` with num_returns=n gives n values. Method: large ones, in order; and one
-    that raises half-way fails all."""
+    that raises half-way fails all, and leaves nothing of the first in the store."""
 
     @fh.remote(num_returns=4)
     def parts() -> Iterator[Any]:
@@ -295,14 +295,17 @@ def test_a_generator_fills_its_returns_one_by_one() -> None:
             yield np.full(BIG, float(i))
 
     @fh.remote(num_returns=2)
-    def broken() -> Iterator[int]:
-        yield 1
+    def broken() -> Iterator[Any]:
+        yield np.full(BIG, 1.0)
         raise KeyError("half-way")
 
     assert [float(a[0]) for a in fh.get(parts.remote())] == [0.0, 1.0, 2.0, 3.0]
+    before = tables()
     for ref in broken.remote():
         with pytest.raises(KeyError, match="half-way"):
             fh.get(ref)
+    del ref
+    assert returns_to(before, "objects tasks pinned stored bytes") == {}
 
 
 def test_a_generator_without_num_returns_is_explained() -> None:

@@ -106,6 +106,12 @@ class Accounting(RuleBasedStateMachine):
         client = self.writing.pop(key)
         (self.objects.on_abort if abort else self.objects.on_seal)(key, client)
 
+    @rule(key=keys, client=clients)
+    def take_back(self, key: ObjectId, client: Any) -> None:
+        """Whether it has made it or not, and whatever has become of it since."""
+        if key not in self.writing:
+            self.objects.on_abort(key, client)
+
     @rule(
         key=keys,
         client=clients,

@@ -502,6 +502,10 @@ class Creating:
         creation.done = True
         creation.wake()
 
+    def take_back(self, object_id: ObjectId) -> None:
+        """A value that we have written, and of which nobody has been told, is not wanted."""
+        self.world.send(self.node, AbortObject(object_id))
+
     def node_lost(self) -> None:
         """Nobody will answer."""
         for creation in self.pending.values():

@@ -135,11 +135,15 @@ class Objects:
         self.spilling.begin_early()
 
     def on_abort(self, object_id: ObjectId, client: Address) -> None:
-        """The creator gave up."""
+        """The creator gave up: it has not written the object, or nobody will hear of it."""
         stored = self.table.get(object_id)
-        if stored is not None and stored.creator == client and stored.state == CREATING:
+        if stored is None or stored.creator != client:
+            return  # another attempt has taken its place
+        if stored.state == CREATING:
             self.drop(stored)
-            self.spilling.make_room()
+        else:
+            self.free(stored)
+        self.spilling.make_room()
 
     def settle(self, stored: Stored) -> None:
         """The bytes are in the arena and complete: serve those who wait."""

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ import msgspec
 from freehold import errors
 from freehold.core.entries import Origin
 from freehold.core.execution import Run
-from freehold.core.fetching import Creation, Get, Wait
+from freehold.core.fetching import Get, Wait
 from freehold.ids import (
     JobId,
     NodeId,
@@ -34,11 +34,11 @@ from freehold.ids import (
 )
 from freehold.roles.owner import Owner
 from freehold.runtime import aio, places
-from freehold.runtime.context import CONTEXT, INLINE_BYTES, INLINE_TOTAL, Context, ObjectRef
+from freehold.runtime.context import CONTEXT, INLINE_BYTES, Context, ObjectRef
 from freehold.runtime.descriptors import ARENA, DescriptorChannel
 from freehold.runtime.explainer import Explainer
 from freehold.runtime.pump import Pump
-from freehold.runtime.system_errors import SystemErrors
+from freehold.runtime.storing import inline, store_all
 from freehold.runtime.transport import Transport
 from freehold.runtime.waking import Signal
 from freehold.store.arena import Arena
@@ -48,7 +48,6 @@ from freehold.wire.failures import load_error
 from freehold.wire.handshake import Hello
 from freehold.wire.messages import (
     FAILED,
-    INLINE,
     STORED,
     Address,
     Message,
@@ -59,11 +58,6 @@ from freehold.wire.messages import (
     Value,
 )
 
-#: Values from this size on have the kernel provide their memory in pages of this size before they
-#: are written: 4-6 GiB/s into fresh memory instead of 1 (store/arena.py).
-HUGE_PAGE: Final = 2 << 20
-#: Bytes of small values for which room is asked at once.
-TOGETHER: Final = 1 << 20
 #: How long a ``get`` whose time is over may go on for values in this node's own store (seconds).
 IN_STORE: Final = 0.5
 #: How long a ``get`` inside a task may wait before its CPU is lent out (seconds): longer than most
@@ -271,52 +265,7 @@ class Process:
         """
         if packed.size <= INLINE_BYTES:
             return inline(packed)
-        return self.store_all([(object_id, packed)], owner)[0]
-
-    def store_all(
-        self, made: Iterable[tuple[ObjectId, serial.Serialized]], owner: Address
-    ) -> list[Value]:
-        """The same with all that one message will carry: what it has no room for goes to the store.
-
-        Room for several small values is asked for at once, since the way to the node and back takes
-        longer than writing one (0.15 ms, 30 KB). The node gives it in order, and each is written as
-        it gets its room, so that two who do this never wait for each other.
-        """
-        values: list[Value] = []
-        left = INLINE_TOTAL
-        signal = Signal()
-        for batch in batches(made):
-            creations: list[Creation | None] = []
-            with self.lock:
-                for object_id, packed in batch:
-                    if packed.size <= INLINE_BYTES and packed.size <= left:
-                        left -= packed.size
-                        creations.append(None)
-                    else:
-                        room = self.role.create(object_id, packed.size, owner, signal.ring)
-                        creations.append(room)
-                self.transport.flush()
-            for (object_id, packed), creation in zip(batch, creations):
-                if creation is None:
-                    values.append(inline(packed))
-                    continue
-                self.pump.wait(creation, signal, None)
-                values.append(self.write(object_id, packed, creation))
-            with self.lock:
-                self.transport.flush()
-        return values
-
-    def write(self, object_id: ObjectId, packed: serial.Serialized, creation: Creation) -> Value:
-        """Write a serialised value where its node has given it room."""
-        if creation.offset >= 0:
-            if packed.size >= HUGE_PAGE:
-                self.arena.warm(creation.offset, creation.offset + packed.size)
-            packed.write_into(self.arena.write_view(creation.offset, packed.size))
-            with self.lock:
-                self.role.seal(object_id)
-        elif creation.reason != "exists":
-            return Value(FAILED, SystemErrors().store_full(creation.reason, creation.disk))
-        return Value(STORED, b"", packed.size, [self.node], [ref._ref for ref in packed.refs])
+        return store_all(self, [(object_id, packed)], owner)[0]
 
     # ------------------------------------------------------------------ get and wait
 
@@ -500,29 +449,6 @@ class Process:
         if self._arena is not None:
             self._arena.close()
         os.close(self.folder_fd)
-
-
-def inline(packed: serial.Serialized) -> Value:
-    """A value that travels inside the message that names it."""
-    return Value(INLINE, packed.to_bytes(), contains=[ref._ref for ref in packed.refs])
-
-
-def batches(
-    made: Iterable[tuple[ObjectId, serial.Serialized]],
-) -> Iterator[list[tuple[ObjectId, serial.Serialized]]]:
-    """Values in their order, as many at a time as have ``TOGETHER`` bytes (a larger one alone or
-    the last): others wait for room behind them, and what is serialised takes memory.
-    """
-    batch: list[tuple[ObjectId, serial.Serialized]] = []
-    size = 0
-    for object_id, packed in made:
-        batch.append((object_id, packed))
-        size += packed.size
-        if size >= TOGETHER:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class Severed:

@@ -49,6 +49,7 @@ from freehold.runtime.process import (
 )
 from freehold.runtime.pump import GRACE
 from freehold.runtime.slots import Slot
+from freehold.runtime.storing import store_all
 from freehold.runtime.surroundings import Surroundings
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.waking import Signal
@@ -240,7 +241,7 @@ class Worker(Process):
         message = run.message
         if message.num_returns == 1:
             return [self.result(return_id(message.task, 0), value, run)]
-        return self.store_all(self.serialized(run, value, function), run.submitter)
+        return store_all(self, self.serialized(run, value, function), run.submitter)
 
     def serialized(
         self, run: Run, value: Any, function: Callable[..., Any]

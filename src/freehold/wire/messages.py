@@ -357,7 +357,7 @@ class SealObject(Record, tag=35):
 
 
 class AbortObject(Record, tag=36):
-    """Process to node: forget the unsealed object."""
+    """Process to node: forget the object that we have made, or were about to make."""
 
     object: ObjectId
 
