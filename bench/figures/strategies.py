@@ -29,7 +29,7 @@ STRATEGIES = {
 LIMIT = 300.0
 SPENT_ON = (
     "in what each partition costs whatever the strategy, a task and a file of 1 MB (2,000 of them "
-    "add 5-6 s). What the paper's strategies save, seeks of a disk and files of fetched parts, "
+    "add some 10 s). What the paper's strategies save, seeks of a disk and files of fetched parts, "
     "costs little here: parts are spilled many to a file and come back from the page cache, and "
     "`simple` grows no faster than the others, which copy every byte once more"
 )
