@@ -151,3 +151,29 @@ def test_returns_of_all_kinds_keep_their_order(folder: Path) -> None:
         elif index % 4 == 1:
             value = int(value[-1])
         assert value == (index if index % 4 < 3 else None)
+
+
+@fh.remote(max_concurrency=2)
+class Parts:
+    """Makes many small parts, in two threads of one process."""
+
+    @fh.method(num_returns=200)
+    def make(self, first: int) -> list[Any]:
+        return [np.full(52_000 // 8, first + index, np.int64) for index in range(200)]
+
+
+def test_threads_that_fill_a_store_tell_of_what_they_have_written(tmp_path: Path) -> None:
+    """Goal: who waits for room has told its node of all that it has written, or that could not be
+    spilled for it. (Two threads stood still for a minute: neither read the sockets itself.)
+
+    Method: two calls at once, of 10 MiB each, through a store of 1 MiB."""
+    fh.init(num_cpus=2, object_store_memory=MIB, spill_folders=[str(tmp_path)], log_to_driver=False)
+    try:
+        actor = Parts.remote()
+        many = [actor.make.remote(1_000 * number) for number in range(2)]
+        fh.wait([refs[-1] for refs in many], num_returns=2, timeout=30, fetch_local=False)
+        for number, refs in enumerate(many):
+            for index in range(0, 200, 37):
+                assert int(fh.get(refs[index], timeout=5)[-1]) == 1_000 * number + index
+    finally:
+        fh.shutdown()

@@ -105,7 +105,10 @@ def store_batch(
         if creation is None:
             values.append(inline(packed))
             continue
-        process.pump.wait(creation, signal, None)
+        if not creation.done:
+            with process.lock:  # or the node would not know of what may be spilled for it
+                process.transport.flush()
+            process.pump.wait(creation, signal, None)
         if creation.offset >= 0:
             write(process, object_id, packed, creation.offset)
             written.append(object_id)
