@@ -225,7 +225,6 @@ class RemoteFunction(Generic[P, R]):
             context.depth,
             context.task,
             options.name,
-            None,
             self._limits,
         )
         if self._placement is not None or context.placement is not None:

@@ -160,8 +160,8 @@ class Task:
         depth: int = 0,
         parent: TaskId | None = None,
         name: str = "",
-        origin: Origin | None = None,
         limits: Limits | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.id = task
         self.function = function

@@ -57,6 +57,7 @@ from freehold.runtime.explainer import Explainer
 from freehold.runtime.hosting import SHUTDOWN, ActorExit
 from freehold.runtime.process import Process
 from freehold.runtime.slots import Slot
+from freehold.runtime.storing import inline
 from freehold.runtime.system_errors import SystemErrors
 from freehold.runtime.transport import Timed
 from freehold.runtime.waking import Signal
@@ -68,7 +69,6 @@ from freehold.wire.failures import dump_error
 from freehold.wire.messages import (
     ACTOR,
     FAILED,
-    INLINE,
     ActorExited,
     Address,
     Call,
@@ -255,7 +255,7 @@ class Local(Process):
     def store(self, object_id: ObjectId, packed: serial.Serialized, owner: Address) -> Value:
         """Values of any size are kept by their owner."""
         del object_id, owner
-        return Value(INLINE, packed.to_bytes(), contains=[ref._ref for ref in packed.refs])
+        return inline(packed)
 
     def ask(self, peer: Address, make: Callable[[int], Message], timeout: float = 10.0) -> Any:
         """What the head would say. Raises NotInitializedError for what only a cluster has."""

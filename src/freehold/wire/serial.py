@@ -202,8 +202,8 @@ def serialize(value: Any, name: str = "the value") -> Serialized:
 
 
 def plain_blob(value: Any) -> bytes:
-    """The blob of a value of a plain type, or of a tuple of such: 0.6 us, where ``serialize`` and
-    ``to_bytes`` take 2.1.
+    """The blob of a value of a plain type, or of a tuple of such. A tuple takes 0.6 us, where
+    ``serialize`` and ``to_bytes`` take 2.1.
     """
     pickled = pickle.dumps(value, 5)
     return _pack_header(MAGIC, BARE, 0, len(pickled)) + pickled
