@@ -157,7 +157,7 @@ class Process:
             case Located():
                 table.on_located(message, giver)
             case TaskDone():
-                self.submission.on_done(message, giver)
+                self.submission.on_done(self.submission.tasks.get(message.task), message, giver)
             case AskGone():
                 table.on_ask_gone(message, giver)
             case Gone():

@@ -25,13 +25,11 @@ from freehold.core.cancelling import GRACE
 from freehold.core.leasing import (
     ASK_AGAIN,
     HOLD,
-    LEAST_MICROS,
-    PIPELINE_MICROS,
     PIPELINE_TASKS,
     REPORT_PATIENCE,
     REQUESTS,
 )
-from freehold.core.submission import Task
+from freehold.core.submission import LEAST_MICROS, PIPELINE_MICROS, Task
 from freehold.ids import ObjectId, TaskId
 from freehold.wire.messages import (
     FAILED,

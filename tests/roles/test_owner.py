@@ -20,7 +20,8 @@ from core.world import (
 from freehold.core.cancelling import GRACE
 from freehold.core.entries import Entry
 from freehold.core.hosting import Hosting
-from freehold.core.leasing import ASK_AGAIN, PIPELINE_MICROS
+from freehold.core.leasing import ASK_AGAIN
+from freehold.core.submission import PIPELINE_MICROS
 from freehold.roles.executor import NO_JOB, Executor
 from freehold.wire.actors import Creation as ActorCreation
 from freehold.wire.fetches import GET

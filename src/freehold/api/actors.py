@@ -398,8 +398,9 @@ class ActorClass(Generic[T]):
             parent=context.task,
             name=self._name(),
         )
-        if self._placement is not None or context.placement is not None:
-            task.placement = inherited(self._placement, context.placement)
+        placement = context.granted.placement
+        if self._placement is not None or placement is not None:
+            task.placement = inherited(self._placement, placement)
         if process.environment is not None or options.runtime_env is not None:
             task.environment = key_of(process, options.runtime_env)
         task.actor = msgspec.structs.replace(self._creation)

@@ -64,7 +64,7 @@ class RuntimeContext:
 
     def get_placement_group_id(self) -> str | None:
         """The id of the placement group that this code runs in; None outside of one."""
-        placement = self._process.context().placement
+        placement = self._process.context().granted.placement
         return placement.group.hex() if placement is not None and placement.group else None
 
     # ------------------------------------------------------------------ what it may use
@@ -72,13 +72,13 @@ class RuntimeContext:
     def get_assigned_resources(self) -> dict[str, float]:
         """What this task was granted; empty in a driver."""
         context = self._task()
-        return amounts.floats(context.resources) if context else {}
+        return amounts.floats(context.granted.resources) if context else {}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The GPUs that this task was granted, as CUDA_VISIBLE_DEVICES names them: ``{"GPU":
         ["0"]}``; an empty list for none.
         """
-        return {"GPU": list(self._process.context().gpus)}
+        return {"GPU": list(self._process.context().granted.gpus)}
 
     # ------------------------------------------------------------------ whether it is wanted
 

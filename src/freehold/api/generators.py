@@ -214,11 +214,12 @@ def promised(process: Process, task: Task) -> Any:
     values, or a generator of those that it yields.
     """
     line = task.origin.line if task.origin is not None else ()
-    references = []
-    for index in range(task.num_returns):
-        references.append(Reference(return_id(task.id, index), process.address, line))
-    if task.stream is not None:
-        return ObjectRefGenerator(process, task.stream, references[0])
-    if len(references) == 1:
-        return ObjectRef(process, references[0])
-    return [ObjectRef(process, reference) for reference in references]
+    if task.num_returns == 1:
+        reference = Reference(return_id(task.id, 0), process.address, line)
+        if task.stream is not None:
+            return ObjectRefGenerator(process, task.stream, reference)
+        return ObjectRef(process, reference)
+    return [
+        ObjectRef(process, Reference(return_id(task.id, index), process.address, line))
+        for index in range(task.num_returns)
+    ]

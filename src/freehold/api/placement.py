@@ -215,7 +215,7 @@ def get_current_placement_group() -> PlacementGroup | None:
     is being removed under it.
     """
     process = session.connected()
-    placement = process.context().placement
+    placement = process.context().granted.placement
     if placement is None or not placement.group:
         return None
     group = placement.group
@@ -229,7 +229,7 @@ def get_gpu_ids() -> list[int | str]:
     """The GPUs that this code may use, as CUDA_VISIBLE_DEVICES names them: by number, unless the
     node was started with other names there. None in a driver.
     """
-    gpus = session.connected().context().gpus
+    gpus = session.connected().context().granted.gpus
     return [int(name) if name.isdigit() else name for name in gpus]
 
 

@@ -202,23 +202,25 @@ class RemoteFunction(Generic[P, R]):
         least, most = self._arity
         if kwargs or not least <= len(args) <= most:
             self._check_call(args, kwargs)
-        process = session.connected()
-        if self._process is not process:
-            self._prepare(process)
+        process = self._process
+        if process is None or process.closed:
+            process = self._prepare(session.connected())
         function = self._prepared
         assert function is not None
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
+        blob, deps, borrowed, _ = packed
+        if function.captured:
+            borrowed = [*borrowed, *function.captured]
+        given = [ref.object for ref in (*deps, *borrowed)] if deps or borrowed else ()
         options = self._options
         context = process.context()
-        borrowed = [*packed.borrowed, *function.captured] if function.captured else packed.borrowed
-        given = [ref.object for ref in (*packed.deps, *borrowed)] if packed.deps or borrowed else ()
         task = self._task_type(  # (by position: passing names costs as much as making it)
-            context.names.next_task(function.fingerprint, packed.blob, given),
+            context.names.next_task(function.fingerprint, blob, given),
             function,
-            packed.blob,
+            blob,
             self._resources,
             self._num_returns,
-            packed.deps,
+            deps,
             borrowed,
             options.max_retries,
             self._retry,
@@ -227,8 +229,9 @@ class RemoteFunction(Generic[P, R]):
             options.name,
             self._limits,
         )
-        if self._placement is not None or context.placement is not None:
-            task.placement = inherited(self._placement, context.placement)
+        placement = context.granted.placement
+        if self._placement is not None or placement is not None:
+            task.placement = inherited(self._placement, placement)
         if process.environment is not None or options.runtime_env is not None:
             task.environment = key_of(process, options.runtime_env)
         if isinstance(task, StreamTask):
@@ -337,12 +340,13 @@ class RemoteFunction(Generic[P, R]):
             except TypeError as error:
                 raise TypeError(f"{self._name()}.remote(): {error}") from None
 
-    def _prepare(self, process: Process) -> None:
+    def _prepare(self, process: Process) -> Process:
         """Pickle the function, once per session."""
         self._prepared, self._captured = pickled(
             self._function, self._name(), fingerprint(self._function), self._options.max_calls
         )
         self._process = process
+        return process
 
     def _name(self) -> str:
         name = getattr(self._function, "__qualname__", None) or repr(self._function)

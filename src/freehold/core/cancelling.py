@@ -65,6 +65,7 @@ class Cancelling:
         """The grace is over."""
         there = task.state is PUSHED and task.lease is lease and task.attempt == attempt
         if there and not lease.killed:
+            lease.open = False
             lease.killed = True
             self.world.send(lease.node, KillLease(lease.id))
 

@@ -197,9 +197,10 @@ class Execution:
             self.run_over(message.task)
             self.drop(run)
             return
-        for index, value in enumerate(results):
+        for value in results:
             if value.contains:
-                results[index] = self.ownership.for_peer(value, submitter)
+                results = [self.ownership.for_peer(value, submitter) for value in results]
+                break
         children, unclaimed = self.run_over(message.task)
         self.world.send(
             submitter,

@@ -241,12 +241,6 @@ class Fetching:
             fetcher.unfetched(object_id, value)
 
 
-def distinct(ownership: Ownership, objects: Sequence[ObjectId]) -> list[Entry]:
-    """The entries of these objects, each once."""
-    entries = [ownership.entries[object_id] for object_id in objects]
-    return list({entry.object: entry for entry in entries}.values())
-
-
 class Get:
     """One ``get``: done when every value is at hand, or when one turns out to be an error.
 
@@ -269,33 +263,29 @@ class Get:
         self.found: dict[ObjectId, tuple[int, int]] = {}
         self.failed: Value | None = None
         self.done = False
-        entries = distinct(ownership, objects)
+        entries = ownership.entries
+        awaited: dict[ObjectId, Entry] = {}  # each once
+        for object_id in objects:
+            entry = entries[object_id]
+            value = entry.value
+            if value is None or value.kind == STORED:
+                awaited[entry.object] = entry
+            elif value.kind == FAILED and self.failed is None:
+                self.failed = value
         # All that is awaited stands in ``pending`` before the first of it can arrive, which it
         # does at once when it is pinned here already.
-        self.pending = {
-            entry.object: None
-            for entry in entries
-            if entry.value is None or entry.value.kind == STORED
-        }
-        for entry in entries:
-            self.begin(entry)
+        self.pending = dict.fromkeys(awaited)
+        for entry in awaited.values():
+            if entry.value is None:
+                ownership.wait_for(entry, self)
+            else:
+                self.fetch(entry, entry.value)
         self.done = self.over()
         self.wake = wake
 
     def over(self) -> bool:
         """Whether there is nothing more to wait for."""
         return self.failed is not None or not self.pending
-
-    def begin(self, entry: Entry) -> None:
-        """Look at one of the objects."""
-        value = entry.value
-        if value is None:
-            self.ownership.wait_for(entry, self)
-        elif value.kind == FAILED:
-            if self.failed is None:
-                self.failed = value
-        elif value.kind == STORED:
-            self.fetch(entry, value)
 
     def fetch(self, entry: Entry, value: Value) -> None:
         """A stored value: bring it here."""

@@ -31,7 +31,14 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from freehold.core.submission import PUSHED, QUEUED, Placing, Submission, Task
+from freehold.core.submission import (
+    PIPELINE_MICROS,
+    PUSHED,
+    QUEUED,
+    Placing,
+    Submission,
+    Task,
+)
 from freehold.core.world import Timer, World
 from freehold.ids import FunctionId, JobId, LeaseId, NodeId, ProcessId, TaskId
 from freehold.resources import Resources
@@ -49,13 +56,8 @@ from freehold.wire.messages import (
     TaskReturned,
 )
 
-#: Work that may lie at one worker: 5 ms hides the round trip and a thread switch (at most 5 ms
-#: under the interpreter lock) and is the longest that a short task can wait behind others.
-PIPELINE_MICROS: Final = 5_000.0
 #: However short the tasks: 512 of 80 bytes make a frame of 40 KiB, below a socket's send buffer.
 PIPELINE_TASKS: Final = 512
-#: A measured task never counts for less: below this the messages cost more than the work.
-LEAST_MICROS: Final = 8.0
 #: Requests under way at once per shape: enough to start a machine's workers together.
 REQUESTS: Final = 16
 #: How long an idle lease is kept (seconds): loops that wait for each result reuse it, and others
@@ -81,6 +83,7 @@ class Lease:
         "known",
         "load",
         "node",
+        "open",
         "pid",
         "removed",
         "shape",
@@ -101,13 +104,14 @@ class Lease:
         self.known: set[FunctionId] = set()
         self.tasks: dict[TaskId, Task] = {}
         self.load = 0.0
+        self.open = True  # as long as none of what makes us push nothing more has happened:
+        self.wanted = False  # its node asked for it
+        self.killed = False  # we have asked for its worker's death, and shall blame nobody
+        self.drained = False  # its worker's stream has ended
+        self.death: Death | None = None
         self.alone = False  # a suspect runs here: nothing else may
         self.slow = False  # gave tasks back: push nothing until it has finished one
-        self.wanted = False  # its node asked for it: push nothing more
-        self.killed = False  # we have asked for its worker's death: push nothing more, blame nobody
         self.idle_since = 0.0
-        self.drained = False
-        self.death: Death | None = None
         self.removed = b""  # the placement group whose removal has ended it
 
 
@@ -150,12 +154,6 @@ class Shape:
         return len(self.leases) + len(self.requests)
 
 
-def estimate(task: Task) -> None:
-    """Say how much of a pipeline the task will fill."""
-    micros = task.function.micros
-    task.estimate = PIPELINE_MICROS if micros is None else max(micros, LEAST_MICROS)
-
-
 class Leasing(Placing):
     """Queues, leases and requests of one owner."""
 
@@ -184,7 +182,7 @@ class Leasing(Placing):
         """Push the task to a worker with room, or queue it and see to it that there will be one."""
         shape = self.shape_of(task)
         if not shape.queue:
-            estimate(task)
+            task.estimate = task.function.share
             lease = self.room_for(task, shape)
             if lease is not None:
                 self.push(task, lease)
@@ -238,13 +236,13 @@ class Leasing(Placing):
             return None  # (scanning more than 64 costs more than queueing, which replies pull from)
         best = None
         for lease in shape.leases.values():
-            if self.has_room(lease, task) and (best is None or lease.load < best.load):
+            if (best is None or lease.load < best.load) and self.has_room(lease, task):
                 best = lease
         return best
 
     def has_room(self, lease: Lease, task: Task) -> bool:
         """Whether one more task may lie at this busy or idle worker."""
-        if lease.wanted or lease.killed or lease.drained or lease.death is not None:
+        if not lease.open:
             return False
         if not lease.tasks:
             return True
@@ -277,8 +275,9 @@ class Leasing(Placing):
         if queue:
             share = len(queue) // shape.width() + 1
             while share and queue:
-                estimate(queue[0])  # its function may have been measured since it was queued
-                if not self.has_room(lease, queue[0]):
+                task = queue[0]
+                task.estimate = task.function.share  # (measured since it was queued, perhaps)
+                if not self.has_room(lease, task):
                     break
                 self.push(queue.popleft(), lease)
                 share -= 1
@@ -293,8 +292,7 @@ class Leasing(Placing):
         """
         shape = lease.shape
         for task in islice(shape.queue, len(shape.leases)):
-            estimate(task)
-            if task.deps and not task.announced and task.estimate >= PIPELINE_MICROS:
+            if task.deps and not task.announced and task.function.share >= PIPELINE_MICROS:
                 task.announced = True
                 wishes = self.submission.wishes(task)
                 if wishes:
@@ -338,6 +336,7 @@ class Leasing(Placing):
 
     def forget(self, lease: Lease) -> None:
         """Drop the lease from every index."""
+        lease.open = False
         self.leases.pop(lease.id, None)
         lease.shape.leases.pop(lease.id, None)
         lease.shape.idle.pop(lease.id, None)
@@ -433,6 +432,7 @@ class Leasing(Placing):
         lease = self.leases.get(lease_id)
         if lease is not None and not lease.wanted:
             lease.wanted = True
+            lease.open = False
             if not lease.tasks:
                 self.give_back(lease)
 
@@ -447,7 +447,7 @@ class Leasing(Placing):
     def task_left(self, task: Task) -> None:
         """The task is no longer at its worker: finished or given back."""
         lease = task.lease
-        if not isinstance(lease, Lease) or lease.tasks.pop(task.id, None) is None:
+        if type(lease) is not Lease or lease.tasks.pop(task.id, None) is None:
             return
         lease.load -= task.estimate
         lease.slow = False
@@ -457,15 +457,12 @@ class Leasing(Placing):
 
     def refill(self, lease: Lease) -> None:
         """After results: push more, or let the lease rest."""
-        if lease.id not in self.leases or lease.killed:
-            return
-        if lease.wanted:
-            if not lease.tasks:
-                self.give_back(lease)
-                if lease.shape.queue:
-                    self.request_more(lease.shape)
-        elif not lease.drained and lease.death is None:
+        if lease.open:
             self.fill(lease)
+        elif lease.wanted and not (lease.tasks or lease.killed) and lease.id in self.leases:
+            self.give_back(lease)
+            if lease.shape.queue:
+                self.request_more(lease.shape)
 
     def on_returned(self, message: TaskReturned, task: Task | None) -> None:
         """A worker is busy for long and gives back what it has not begun."""
@@ -491,6 +488,7 @@ class Leasing(Placing):
         """
         lease = self.leases.get(message.lease)
         if lease is not None:
+            lease.open = False
             lease.death = message.death
             lease.removed = message.removed
             lease.shape.idle.pop(lease.id, None)
@@ -503,6 +501,7 @@ class Leasing(Placing):
         """A worker's stream has ended: nothing more will come from it."""
         self.known.pop(process, None)
         for lease in list(self.by_worker.get(process, {}).values()):
+            lease.open = False
             lease.drained = True
             lease.shape.idle.pop(lease.id, None)
             if lease.death is not None:

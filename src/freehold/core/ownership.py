@@ -123,7 +123,7 @@ class Ownership:
         entry = self.entries[object_id]
         assert entry.handles > 0
         entry.handles -= 1
-        if not entry.handles and not entry.pins:
+        if not entry.handles:
             self.collect(entry)
 
     def pin(self, object_id: ObjectId) -> None:
@@ -145,20 +145,20 @@ class Ownership:
         work = [entry]
         while work:
             entry = work.pop()
-            if entry.handles or entry.pins or entry.holders:
-                continue
-            if entry.owed:
-                continue  # a reference and its introduction have not met yet
+            if entry.handles or entry.pins or entry.holders or entry.owed:
+                continue  # (owed: a reference and its introduction have not met yet)
             value = entry.value
+            stored = value is not None and value.kind == STORED
             if entry.lineage:
-                if value is None or (value.kind != STORED and not value.contains):
+                if value is None or not (stored or value.contains):
                     continue
                 entry.value = None  # it can be made again
                 self.on_free(entry)
             elif self.entries.pop(entry.object, None) is None:
                 continue
             else:
-                self.on_free(entry)
+                if stored or value is None:  # (of others nothing is at any node)
+                    self.on_free(entry)
                 if entry.aliases:
                     for alias in entry.aliases:
                         del self.entries[alias]
@@ -169,7 +169,8 @@ class Ownership:
             if entry.owner is not None:
                 if entry.received and entry.asked is None:
                     self.world.send(entry.owner, Release(entry.object, entry.received))
-            elif value is not None and value.kind == STORED:
+            elif stored:
+                assert value is not None
                 for node in value.nodes:
                     self.world.send(node, FreeObjects([entry.object]))
             if value is not None:
@@ -193,12 +194,13 @@ class Ownership:
             if not value.contains:
                 value.contains = NOTHING
         entry.value = value
-        waiters, entry.waiters = entry.waiters, None
         if entry.watchers:
             watchers, entry.watchers = entry.watchers, None
             for watcher in watchers:
                 self.world.send(watcher, Located(entry.object, self.for_peer(value, watcher)))
-        if waiters:
+        waiters = entry.waiters
+        if waiters is not None:
+            entry.waiters = None
             for waiter in waiters:
                 waiter.resolved(entry)
 

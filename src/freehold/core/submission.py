@@ -63,14 +63,21 @@ DELAYED: Final = "waiting to be tried again"
 PUSHED: Final = "sent to a worker"
 DONE: Final = "done"
 
+#: Work that may lie at one worker: 5 ms hides the round trip and a thread switch (at most 5 ms
+#: under the interpreter lock) and is the longest that a short task can wait behind others.
+PIPELINE_MICROS: Final = 5_000.0
+#: A measured task never counts for less: below this the messages cost more than the work.
+LEAST_MICROS: Final = 8.0
+
 
 class Function:
     """A remote function as its owner knows it. ``micros``: running mean of its time in user code,
-    None unmeasured. ``fingerprint``: by which other processes know it again. ``max_calls``: tasks
-    of it that one worker runs before it exits, 0 for any number.
+    None unmeasured. ``share``: what one task of it takes of a worker's ``PIPELINE_MICROS``.
+    ``fingerprint``: by which other processes know it again. ``max_calls``: tasks of it that one
+    worker runs before it exits, 0 for any number.
     """
 
-    __slots__ = ("captured", "fingerprint", "id", "max_calls", "micros", "name", "pickled")
+    __slots__ = ("captured", "fingerprint", "id", "max_calls", "micros", "name", "pickled", "share")
 
     def __init__(
         self,
@@ -88,13 +95,17 @@ class Function:
         self.pickled = pickled
         self.captured = captured
         self.micros: float | None = None
+        self.share = PIPELINE_MICROS  # all of it: the first task goes alone
 
-    def measured(self, micros: int) -> None:
+    def measured(self, micros: float) -> None:
         """Take one more measurement in, weighing it 1/4: settles in a few tasks, forgets an
         outlier as fast.
         """
         before = self.micros
-        self.micros = micros if before is None else before + (micros - before) / 4
+        if before is not None:
+            micros = before + (micros - before) / 4
+        self.micros = micros
+        self.share = max(LEAST_MICROS, micros)
 
 
 class Task:
@@ -399,18 +410,16 @@ class Submission(Results):
 
     # ------------------------------------------------------------------ results
 
-    def on_done(self, message: TaskDone, worker: Address) -> Task | None:
-        """Results came. Returns the task if they end this attempt, None if they are stale."""
-        task = self.tasks.get(message.task)
+    def on_done(self, task: Task | None, message: TaskDone, worker: Address) -> None:
+        """Results of a task came; None: of one that is over."""
         if task is None or task.attempt != message.attempt or task.state is not PUSHED:
             self.discard(message, worker, free=task is None)
-            return None
+            return
         task.function.measured(message.micros)
         if message.retry and not task.over and self.may_retry(task):
             self.try_again(task)
-            return task
-        self.finish(task, message.results, worker)
-        return task
+        else:
+            self.finish(task, message.results, worker)
 
     def finish(self, task: Task, results: list[Value], giver: Address | None = None) -> None:
         """The task is over: hand its results to their entries and let the arguments go, unless

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from freehold.core.entries import Origin
@@ -74,6 +75,8 @@ class Executor(Owner):
         self.handlers[Inherited] = lambda message, peer: self.estate.on_word(peer.process)
         self.handlers[EndActor] = lambda message, peer: self.end_actor()
         self.handlers.update(executing)
+        for kind in (ObjectAt, ObjectMoved):
+            self.handlers[kind] = partial(self.unless_given, self.handlers[kind])
 
     def create(
         self, object_id: ObjectId, size: int, owner: Address, wake: Callable[[], None]
@@ -147,12 +150,12 @@ class Executor(Owner):
         self.telling.blocked = None
         self.world.send(self.node, Unblocked())
 
-    def handle(self, message: Message, peer: Address) -> bool:
-        """Dispatch one message; of what we have handed over the heir is told."""
-        if self.estate.leaving and isinstance(message, ObjectAt | ObjectMoved):
-            if self.estate.pass_on(message):
-                return True
-        return super().handle(message, peer)
+    def unless_given(
+        self, handler: Callable[[Any, Address], None], message: ObjectAt | ObjectMoved, by: Address
+    ) -> None:
+        """A node says something of a copy: if we have handed the object over its heir is told."""
+        if not (self.estate.leaving and self.estate.pass_on(message)):
+            handler(message, by)
 
     def host(self, run: Run) -> Hosting:
         """The constructor of an actor is about to run: from now on this worker is its home."""

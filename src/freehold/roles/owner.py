@@ -126,6 +126,7 @@ class Owner:
         self.node = node
         self.ownership = Ownership(world)
         self.submission = Submission(world, self.ownership)
+        self.submit = self.submission.submit  # a task begins
         self.leasing = Leasing(world, self.submission, node, job)
         self.submission.placing = self.leasing
         self.leasing.worker_died = self.worker_died
@@ -225,10 +226,6 @@ class Owner:
 
     # ------------------------------------------------------------------ what user code asks for
 
-    def submit(self, task: Task) -> None:
-        """Begin a task."""
-        self.submission.submit(task)
-
     def put(self, object_id: ObjectId, value: Value, origin: Origin | None = None) -> None:
         """A finished value of ours, with one handle; ``origin``: the run that makes it. Its
         references are pinned by their handles until here.
@@ -327,20 +324,25 @@ class Owner:
 
     def on_task_done(self, message: TaskDone, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)
-        kept = task or self.lineage.tasks.get(message.task)
-        if kept is not None and (message.children or kept.homes):
-            self.lineage.children(kept, peer, any_left=message.children)
-        if task is not None and task.attempt == message.attempt:
-            lease = task.lease
+        if message.children or task is None or task.homes:
+            kept = task or self.lineage.tasks.get(message.task)
+            if kept is not None and (message.children or kept.homes):
+                self.lineage.children(kept, peer, any_left=message.children)
+        if task is None or task.attempt != message.attempt:
+            self.submission.on_done(task, message, peer)
+            return
+        lease = task.lease
+        if task.actor is None:
             self.leasing.task_left(task)
-            late = self.rebirth.ran(task, message.unclaimed, peer.process) if task.claims else ()
-            self.submission.on_done(message, peer)
+        if task.claims:
+            late = self.rebirth.ran(task, message.unclaimed, peer.process)
+            self.submission.on_done(task, message, peer)
             for claim in late:
                 self.rebirth.on_claim(claim, claim.holder.process)
-            if isinstance(lease, Lease):
-                self.leasing.refill(lease)
         else:
-            self.submission.on_done(message, peer)
+            self.submission.on_done(task, message, peer)
+        if isinstance(lease, Lease):
+            self.leasing.refill(lease)
 
     def on_task_returned(self, message: TaskReturned, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)

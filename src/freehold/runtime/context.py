@@ -28,22 +28,46 @@ INLINE_BYTES: Final = 100 * 1024
 INLINE_TOTAL: Final = 1 << 20
 
 
+class Granted:
+    """What a lease holds of its machine: the amounts, its bundle of a placement group, and the
+    names of its GPUs.
+    """
+
+    __slots__ = ("gpus", "placement", "resources")
+
+    def __init__(
+        self,
+        resources: dict[str, int],
+        placement: Placement | None = None,
+        gpus: Sequence[str] = (),
+    ) -> None:
+        self.resources = resources
+        self.placement = placement
+        self.gpus = gpus
+
+
+NOTHING_GRANTED: Final = Granted({})
+
+
 class Context:
     """What user code on this thread is part of: a task, or the driver's main program."""
 
-    __slots__ = ("_names", "depth", "gpus", "name", "placement", "resources", "run", "task")
+    __slots__ = ("_names", "depth", "granted", "name", "run", "task")
 
     def __init__(
-        self, task: TaskId, depth: int = 0, name: str = "", run: Run | None = None
+        self,
+        task: TaskId,
+        depth: int = 0,
+        name: str = "",
+        run: Run | None = None,
+        granted: Granted = NOTHING_GRANTED,
     ) -> None:
         self.task = task
         self.depth = depth
         self.name = name
         self.run = run
+        self.granted = granted
         self._names: Names | None = None
-        self.resources: dict[str, int] = {}
-        self.placement: Placement | None = None
-        self.gpus: Sequence[str] = ()
 
     @property
     def names(self) -> Names:

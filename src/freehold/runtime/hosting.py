@@ -99,16 +99,14 @@ class Threads:
             run = self.queue.get()
             guard.run = run
             host.guards[run.message.task] = guard
-            worker.run_one(run, guard, self.left)
+            outcome = worker.run_one(run, guard)
             guard.run = None
             with worker.lock:
+                self.running -= 1
+                worker.answer(run, *outcome)
                 host.guards.pop(run.message.task, None)
                 worker.transport.flush()
-            del run
-
-    def left(self) -> None:
-        """A run is about to be answered. Under the core's lock."""
-        self.running -= 1
+            del run, outcome
 
 
 class Over:
@@ -231,7 +229,8 @@ class Host:
             micros = int((time.perf_counter() - started) * 1e6)
             results, retry = worker.failed(run, error)
         self.tasks.pop(run.message.task, None)
-        worker.answer(run, results, micros, retry)
+        with worker.lock:
+            worker.answer(run, results, micros, retry)
         self.send_answers()
 
     def send_answers(self) -> None:

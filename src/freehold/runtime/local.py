@@ -52,7 +52,7 @@ from freehold.ids import FunctionId, JobId, NodeId, ObjectId, ProcessId, TaskId,
 from freehold.resources import Resources
 from freehold.roles.owner import Owner
 from freehold.runtime import current
-from freehold.runtime.context import CONTEXT, Context, ObjectRef
+from freehold.runtime.context import CONTEXT, NOTHING_GRANTED, Context, Granted, ObjectRef
 from freehold.runtime.explainer import Explainer
 from freehold.runtime.hosting import SHUTDOWN, ActorExit
 from freehold.runtime.process import Process
@@ -368,9 +368,9 @@ class Local(Process):
     def inside(self, run: Run, code: Callable[[], Any]) -> Any:
         """Run user code as part of a task."""
         message = run.message
-        context = Context(message.task, message.depth + 1, self.title(message), run)
         task = self.role.submission.tasks.get(message.task)
-        context.resources = task.resources if task is not None else {}
+        granted = Granted(task.resources) if task is not None else NOTHING_GRANTED
+        context = Context(message.task, message.depth + 1, self.title(message), run, granted)
         outer = CONTEXT.set(context)
         try:
             return code()

@@ -197,8 +197,9 @@ class Process:
         """Let the role know of what Python has dropped. Under the lock."""
         self.drop_noted = False
         dropped, released = self.dropped, self.released
+        drop_handle = self.role.ownership.drop_handle
         while dropped:
-            self.role.ownership.drop_handle(dropped.popleft())
+            drop_handle(dropped.popleft())
         while released:
             self.role.fetching.release(released.popleft())
         while self.finalizers:
@@ -302,32 +303,33 @@ class Process:
         """
         if getting.failed is not None:
             raise self.explainer.error(getting.failed, objects)
+        known: list[tuple[ObjectId, Value, Sequence[ObjectRef]]] = []
         with self.lock:
-            entries = [self.role.ownership.entries[object_id] for object_id in objects]
-            known = [entry.value for entry in entries]
-            values = [value for value in known if value is not None and value.kind != FAILED]
-            if len(values) < len(entries):
-                return None
-            objects = [entry.object for entry in entries]
-            for object_id, value in zip(objects, values):
-                if value.kind == STORED and object_id not in getting.found:
+            entries = self.role.ownership.entries
+            for asked in objects:
+                entry = entries[asked]
+                value = entry.value
+                if value is None or value.kind == FAILED:
+                    return None
+                if value.kind == STORED and entry.object not in getting.found:
                     return None  # made again elsewhere meanwhile, perhaps under another id
+                refs: Sequence[ObjectRef] = ()
+                if value.contains:
+                    refs = self.references(value.contains)
+                known.append((entry.object, value, refs))
             found, getting.found = getting.found, {}
-            inner = [self.references(value.contains) if value.contains else () for value in values]
         views: dict[ObjectId, memoryview] = {}
         for object_id, place in found.items():
             views[object_id] = self.view(object_id, *place, writable=writable)
-        blobs = [
-            views[object_id]
-            if value.kind == STORED
-            else memoryview(bytearray(value.data))
-            if writable
-            else value.data
-            for object_id, value in zip(objects, values)
-        ]
-        return [
-            serial.deserialize(blob, refs, writable=writable) for blob, refs in zip(blobs, inner)
-        ]
+        taken = []
+        for object_id, value, refs in known:
+            blob: bytes | memoryview = value.data
+            if value.kind == STORED:
+                blob = views[object_id]
+            elif writable:
+                blob = memoryview(bytearray(blob))
+            taken.append(serial.deserialize(blob, refs, writable=writable))
+        return taken
 
     def let_go(self, awaited: Get | Wait) -> None:
         """A get or wait is over, done or not."""

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from freehold import errors
 from freehold.core.entries import Origin
@@ -34,7 +34,14 @@ from freehold.roles.executor import Executor
 from freehold.runtime import current, importing, places
 from freehold.runtime.actor_errors import constructor_raised
 from freehold.runtime.cancelling import Interruption, MainThread, announce
-from freehold.runtime.context import CONTEXT, INLINE_BYTES, Context, ObjectRef
+from freehold.runtime.context import (
+    CONTEXT,
+    INLINE_BYTES,
+    NOTHING_GRANTED,
+    Context,
+    Granted,
+    ObjectRef,
+)
 from freehold.runtime.coroutines import Coroutines
 from freehold.runtime.devices import Devices
 from freehold.runtime.hosting import REPLY_EVERY, ActorExit, Guard, Host
@@ -79,6 +86,10 @@ RUNTIME: Final = f"{Path(__file__).parent}{os.sep}"
 LIBRARY: Final = re.compile(
     rf"<frozen|{re.escape(str(Path(os.__file__).parent))}/|.*/site-packages/"
 )
+
+
+#: How a run has ended: its results, microseconds in user code, whether to try it again.
+Outcome: TypeAlias = tuple[list[Value], int, bool]
 
 
 class Awake:
@@ -128,7 +139,7 @@ class Worker(Process):
         self.surroundings: Surroundings | None = None
         self.finder: DriverFinder | None = None
         self.devices = Devices()
-        self.gpus: Sequence[str] = ()  # what the lease holds
+        self.granted = NOTHING_GRANTED
         self.lease = b""  # the one that we were told of last
         self.stopping = False
         self.root = Context(TaskId(os.urandom(16)), depth=1)
@@ -165,24 +176,24 @@ class Worker(Process):
         """Run what is ready; send replies together while there is more to run."""
         execution = self.executor.execution
         sent = time.monotonic()
-        while True:
-            with self.lock:
-                run = self.executor.begin()
-                if run is None:
-                    self.transport.flush()
-                    return
+        with self.lock:
+            run = self.executor.begin()
+        while run is not None:
             if run.message.lease != self.lease and run.message.actor is None:
                 self.pump.wait(
                     Assigned(self, run.message.lease), Signal(), time.monotonic() + LEASE_PATIENCE
                 )
             self.running = run
-            self.run_one(run, self.interrupts)
+            outcome = self.run_one(run, self.interrupts)
+            self.running = None
             now = time.monotonic()
-            if now - sent > REPLY_EVERY or not execution.ready:
-                sent = now
-                with self.lock:
+            with self.lock:
+                self.answer(run, *outcome)
+                if now - sent > REPLY_EVERY or not execution.ready:
+                    sent = now
                     self.settle()
                     self.transport.flush()
+                run = self.executor.begin()
 
     # ------------------------------------------------------------------ one task
 
@@ -190,20 +201,10 @@ class Worker(Process):
         """What this thread or coroutine does from now on belongs to a run."""
         message = run.message
         name = message.name or self.executor.execution.functions[message.function].name
-        context = Context(message.task, message.depth + 1, name, run)
-        assert self.assigned is not None
-        context.resources = self.assigned.resources
-        context.placement = self.assigned.placement
-        context.gpus = self.gpus
-        CONTEXT.set(context)
+        CONTEXT.set(Context(message.task, message.depth + 1, name, run, self.granted))
 
-    def run_one(
-        self,
-        run: Run,
-        interrupts: MainThread | Guard,
-        before_answer: Callable[[], None] | None = None,
-    ) -> None:
-        """Run a task's user code on this thread and answer its owner."""
+    def run_one(self, run: Run, interrupts: MainThread | Guard) -> Outcome:
+        """Run a task's user code on this thread. Returns what ``answer`` is to be given."""
         message = run.message
         self.enter(run)
         retry = False
@@ -231,15 +232,15 @@ class Worker(Process):
             interrupts.interruptible = False
             micros = int((time.perf_counter() - started) * 1e6)
             results, retry = self.failed(run, error)
-        if interrupts is self.interrupts:
-            self.running = None
         CONTEXT.set(None)
-        self.answer(run, results, micros, retry, before_answer)
+        return results, micros, retry
 
     def results(self, run: Run, value: Any, function: Callable[..., Any]) -> list[Value]:
         """What a run has returned, brought to where it will be read."""
         message = run.message
         if message.num_returns == 1:
+            if value is None:
+                return [Value(INLINE, serial.NONE)]
             return [self.result(return_id(message.task, 0), value, run)]
         return store_all(self, self.serialized(run, value, function), run.submitter)
 
@@ -265,28 +266,20 @@ class Worker(Process):
         retry = self.wants_retry(error, run)
         return [Value(FAILED, self.pack_error(error, run))] * run.message.num_returns, retry
 
-    def answer(
-        self,
-        run: Run,
-        results: list[Value],
-        micros: int,
-        retry: bool,
-        before: Callable[[], None] | None = None,
-    ) -> None:
-        """User code has ended."""
-        with self.lock:
-            if self.dropped:
-                self.settle()  # or what the task has dropped would count as its children
-            if before is not None:
-                before()
-            self.executor.finished(run, results, micros, retry)
-            host = self.host
-            if host is not None and host.exiting:
-                if not self.stopping:
-                    self.executor.exit_actor()
-                    self.leave()
-            elif type(run.message.actor) is Creation and (host is None or host.instance is None):
-                self.stopping = True  # there is no actor
+    def answer(self, run: Run, results: list[Value], micros: int, retry: bool) -> None:
+        """User code has ended: tell the owner, and whoever waits for it here. Under the lock."""
+        if self.dropped:
+            self.settle()  # or what the task has dropped would count as its children
+        self.executor.finished(run, results, micros, retry)
+        if run.message.actor is None:
+            return
+        host = self.host
+        if host is not None and host.exiting:
+            if not self.stopping:
+                self.executor.exit_actor()
+                self.leave()
+        elif type(run.message.actor) is Creation and (host is None or host.instance is None):
+            self.stopping = True  # there is no actor
 
     @property
     def actor_id(self) -> ObjectId | None:
@@ -484,7 +477,8 @@ class Worker(Process):
         """What the next tasks may use of the machine."""
         assert self.registered is not None
         self.devices.apply(lease.resources, lease.gpus, self.registered.resources)
-        self.gpus = self.devices.named(lease.gpus) if lease.gpus else ()
+        gpus = self.devices.named(lease.gpus) if lease.gpus else ()
+        self.granted = Granted(lease.resources, lease.placement, gpus)
         self.lease = lease.lease
 
     def bind(self, job: AssignJob) -> None:

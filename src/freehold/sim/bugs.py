@@ -465,9 +465,9 @@ def pushed_twice(true: Method) -> Method:
 
 
 def never_again(true: Method) -> Method:
-    def on_done(self: Submission, message: Any, worker: Any) -> Any:
+    def on_done(self: Submission, task: Any, message: Any, worker: Any) -> Any:
         message.retry = False
-        return true(self, message, worker)
+        return true(self, task, message, worker)
 
     return on_done
 

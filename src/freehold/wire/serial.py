@@ -209,8 +209,10 @@ def plain_blob(value: Any) -> bytes:
     return _pack_header(MAGIC, BARE, 0, len(pickled)) + pickled
 
 
-#: The arguments of a call that has none. Whoever reads these very bytes knows what they are.
+#: The arguments of a call that has none, and what most of those return that are called for what
+#: they do. Whoever reads these very bytes knows what they are.
 NO_ARGUMENTS: Final = plain_blob(((), {}))
+NONE: Final = plain_blob(None)
 
 
 def _pickle(
@@ -379,6 +381,8 @@ def deserialize(
         ProtocolError: these are not the bytes of one whole blob.
         SerializationError: unpickling failed; the cause tells why, such as a module missing here.
     """
+    if blob == NONE:
+        return None
     kind, start, lengths, stream = _parse(blob)
     stop = start + stream
     if kind == BARE:  # (0.7 us, where what may hold references takes 1.5)
