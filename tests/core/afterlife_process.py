@@ -221,7 +221,8 @@ class Process:
             for task in self.at_worker(message.worker):
                 self.role.worker_died(task, death())
         else:
-            assert self.role.handle(message, giver), f"nobody expects {message!r}"
+            assert type(message) in self.role.handlers, f"nobody expects {message!r}"
+            self.role.handle(message, giver)
 
     def at_worker(self, worker: Address) -> list[Task]:
         """Our tasks that lie there."""

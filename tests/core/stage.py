@@ -90,7 +90,7 @@ class Stage(Bench):
         self.count += 1
         task = self.task(f"c{self.count}", Call("m"), max_retries=retries, deps=deps or [])
         task.parent = task_id(parent) if parent else None
-        self.acting.call(task, self.acting.calls.callee(actor, ordered=ordered))
+        self.acting.calls.submit(task, self.acting.calls.callee(actor, ordered=ordered))
         return task
 
     def sent(self, number: int) -> list[str]:

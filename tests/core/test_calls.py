@@ -139,7 +139,7 @@ def test_a_closed_stream_of_a_dead_actor_is_not_called_again(stage: Stage) -> No
     )
     call.actor, call.stream = Call("m"), Stream(call, 0)
     stage.named[call.id] = "s"
-    stage.acting.call(call, stage.acting.calls.callee(actor, ordered=True))
+    stage.acting.calls.submit(call, stage.acting.calls.callee(actor, ordered=True))
     assert stage.sent(1) == ["s"]
     stage.owner.streams.close(call.stream)
     stage.world.one(CloseStream, worker(1))

@@ -40,6 +40,7 @@ from freehold.wire.messages import (
     LeaseGranted,
     Locate,
     Located,
+    Message,
     Missing,
     NodeChanged,
     ObjectAt,
@@ -63,8 +64,12 @@ def bench(world: World) -> Bench:
 
 
 def test_unknown_message_is_not_ours(bench: Bench) -> None:
-    """Goal: the caller learns that it must look elsewhere."""
-    assert not bench.owner.handle(RequestLease(lease(1), OWNER, bench.owner.job, {}), OWNER)
+    """Goal: what is not for an owner goes to whoever runs it."""
+    others: list[Message] = []
+    bench.owner.unhandled = lambda message, peer: others.append(message)
+    asked = RequestLease(lease(1), OWNER, bench.owner.job, {})
+    bench.owner.handle(asked, OWNER)
+    assert others == [asked]
 
 
 def test_copies_come_and_go(bench: Bench, world: World) -> None:

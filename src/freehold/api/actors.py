@@ -199,20 +199,21 @@ class ActorMethod(Generic[P, R]):
         if process.closed:
             ref._check()
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
+        blob, deps, borrowed, _ = packed
+        given: Sequence[bytes] = (ref._ref.object,)
+        if deps or borrowed:
+            given = [*given, *[inner.object for inner in (*deps, *borrowed)]]
         function = method.function
         context = process.context()
-        given: Sequence[bytes] = (ref._ref.object,)
-        if packed.deps or packed.borrowed:
-            given = [*given, *[inner.object for inner in (*packed.deps, *packed.borrowed)]]
         streams = method.num_returns == STREAMING
         task = (StreamCall if streams else ActorTask)(  # (by position, as in ``remote``)
-            context.names.next_task(function.fingerprint, packed.blob, given),
+            context.names.next_task(function.fingerprint, blob, given),
             function,
-            packed.blob,
+            blob,
             NO_RESOURCES,
             1 if streams else method.num_returns,
-            packed.deps,
-            packed.borrowed,
+            deps,
+            borrowed,
             method.retries,
             method.retried,
             context.depth,
@@ -277,8 +278,8 @@ class ActorHandle(Generic[T]):
         with process.lock:
             if process.dropped:
                 process.settle()
-            acting = process.role.acting
-            callee = acting.calls.callee(self._ref._ref.object, ordered=info.ordered)
+            calls = process.role.acting.calls
+            callee = calls.callee(self._ref._ref.object, ordered=info.ordered)
             if 0 <= info.max_pending_calls <= callee.pending:
                 raise errors.PendingCallsLimitExceededError(
                     f"{info.max_pending_calls} calls of {self!r} from this process are not done, "
@@ -286,7 +287,7 @@ class ActorHandle(Generic[T]):
                 )
             if run is not None:
                 task.origin = process.origin(run)
-            acting.call(task, callee)
+            calls.submit(task, callee)
             process.pump.send_soon()
 
     def __del__(self) -> None:

@@ -46,12 +46,13 @@ from freehold.wire.messages import FAILED, Call, Creation, LocateActor
 
 class ActorTask(Task):
     """A task that makes an actor, or calls one. ``subject``: that actor, as ``actors`` or ``calls``
-    knows it. ``queued``: it stands in its callee's queue.
+    knows it. ``line``: that of a call. ``queued``: it stands in its callee's queue.
     """
 
-    __slots__ = ("actor", "placing", "queued", "subject")
+    __slots__ = ("actor", "line", "placing", "queued", "subject")
 
     actor: Creation | Call
+    line: bytes
     placing: Placing
     subject: object
     queued: bool
@@ -106,16 +107,14 @@ class Callee:
 
     def queue_of(self, task: ActorTask) -> deque[ActorTask]:
         """Where a call stands until it is pushed."""
-        assert type(task.actor) is Call
-        queue = self.queues.get(task.actor.line)
+        queue = self.queues.get(task.line)
         if queue is None:
-            queue = self.queues[task.actor.line] = deque()
+            queue = self.queues[task.line] = deque()
         return queue
 
     def ahead_of(self, task: ActorTask) -> ActorTask | None:
         """The call that is to go before this one, if there is any."""
-        assert type(task.actor) is Call
-        queue = self.queues.get(task.actor.line)
+        queue = self.queues.get(task.line)
         return queue[0] if queue and queue[0] is not task else None
 
     def resolved(self, entry: Entry) -> None:
@@ -157,9 +156,10 @@ class Calls(Placing):
 
     def submit(self, task: ActorTask, callee: Callee) -> None:
         """One more call."""
-        assert type(task.actor) is Call
-        line = (task.parent or b"") if self.by_task else b""
-        task.actor = Call(task.actor.method, task.actor.group, callee.count, line)
+        call = task.actor
+        assert type(call) is Call
+        task.line = (task.parent or b"") if self.by_task else b""
+        task.actor = Call(call.method, call.group, callee.count, task.line)
         task.subject = callee
         task.placing = self
         self.count(callee)
@@ -171,8 +171,7 @@ class Calls(Placing):
 
     def may_go(self, task: ActorTask, callee: Callee) -> bool:
         """Whether a call needs no arguments and has no other before it: as most of them."""
-        assert type(task.actor) is Call
-        return not (task.deps or callee.place is None or task.actor.line in callee.queues)
+        return not (task.deps or callee.place is None or task.line in callee.queues)
 
     def count(self, callee: Callee) -> None:
         """One more call is not done."""
@@ -213,9 +212,8 @@ class Calls(Placing):
         """Push what can be pushed of the line of a call."""
         queue = callee.queue_of(call)
         self.push_from(queue, callee)
-        assert type(call.actor) is Call
-        if not queue and callee.queues.get(call.actor.line) is queue:
-            del callee.queues[call.actor.line]
+        if not queue and callee.queues.get(call.line) is queue:
+            del callee.queues[call.line]
 
     def push_from(self, queue: deque[ActorTask], callee: Callee) -> None:
         """Push what can be pushed of one line."""

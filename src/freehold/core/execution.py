@@ -117,12 +117,15 @@ class Execution:
             return
         run = Run(message, submitter)
         self.runs[message.task] = run
-        if self.hosting is not None:
-            self.hosting.pushed(run)
+        hosting = self.hosting
         if message.deps or message.borrowed:
+            if hosting is not None:
+                hosting.pushed(run)
             self.gather(run)
+        elif hosting is not None:
+            hosting.complete(run)
         else:
-            self.gathered(run)
+            self.ready.append(run)
 
     def gather(self, run: Run) -> None:
         """Have its references counted, and its arguments brought here."""

@@ -67,8 +67,16 @@ class Hosting:
         self.closing = False  # the actor ends: no further call begins
         self.start: Callable[[Run], None]  # the shell's: run it beside what runs already
 
+    def complete(self, run: Run) -> None:
+        """A call has come that needs nothing more."""
+        if self.ordered and not self.closing and lane_of(run) not in self.lanes:
+            self.execution.ready.append(run)  # (as most: no lane is made for it)
+        else:
+            self.pushed(run)
+            self.arrived(run)
+
     def pushed(self, run: Run) -> None:
-        """A call has come. It may not have its arguments yet."""
+        """A call has come. It does not have its arguments yet."""
         if self.ordered:
             key = lane_of(run)
             lane = self.lanes.get(key)

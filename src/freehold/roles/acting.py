@@ -142,10 +142,6 @@ class Acting:
             self.on_borrow(message, borrower)
         return actor
 
-    def call(self, task: ActorTask, callee: Callee) -> None:
-        """Call an actor."""
-        self.calls.submit(task, callee)
-
     def kill(self, object_id: ObjectId, *, restart: bool) -> None:
         """End an actor at once, or this life of it."""
         entry = self.owner.ownership.entries.get(object_id)

@@ -158,6 +158,7 @@ class Owner:
         self.job = job
         self.handlers = self.table()
         self.handlers.update(self.acting.handlers(self.handlers))
+        self.unhandled: Callable[[Message, Address], None]  # the shell's: it is not for the role
 
     def table(self) -> dict[type[Message], Callable[[Any, Address], None]]:
         """Which message goes where."""
@@ -312,15 +313,13 @@ class Owner:
 
     # ------------------------------------------------------------------ events
 
-    def handle(self, message: Message, peer: Address) -> bool:
-        """Dispatch one message. False if it is not an owner's."""
+    def handle(self, message: Message, peer: Address) -> None:
+        """Dispatch one message."""
         handler = self.handlers.get(type(message))
         if handler is None:
-            return False
-        if peer.process in self.ownership.lost:
-            return True  # what it dialled just before it died; it has been buried since
-        handler(message, peer)
-        return True
+            self.unhandled(message, peer)
+        elif peer.process not in self.ownership.lost:  # (it may dial just before it dies)
+            handler(message, peer)
 
     def on_task_done(self, message: TaskDone, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)

@@ -79,7 +79,6 @@ class Process:
         self.head = node.head
         token = places.read_token(folder.parent)
         self.transport = Transport(address, token, self.folder_fd)
-        self.transport.on_message = self.on_message
         self.transport.on_lost = self.on_lost
         self.transport.on_turn = self.settle
         self.pump = Pump(self.transport)
@@ -113,6 +112,8 @@ class Process:
         """Register with the node and wait for its answer. Raises ClusterUnreachableError if none
         comes.
         """
+        self.transport.on_message = self.role.handle
+        self.role.unhandled = self.other_message
         try:
             self.transport.listen_unix()
         except FileNotFoundError:
@@ -164,10 +165,8 @@ class Process:
 
     # ------------------------------------------------------------------ turns
 
-    def on_message(self, message: Message, peer: Address) -> None:
-        """One message from the wire."""
-        if self.role.handle(message, peer):
-            return
+    def other_message(self, message: Message, peer: Address) -> None:
+        """A message that is not for the role; workers and drivers take more."""
         if type(message) is Registered:
             self.registered = message
             self.transport.be_patient(message.dead_after)
@@ -175,15 +174,11 @@ class Process:
             # Where we have a stream to it, its end is its death: this must not overtake it.
             if message.process not in self.transport.peers:
                 self.on_lost(Address(message.process, NodeId(b""), "", 0))
-        else:
-            self.other_message(message, peer)
-
-    def other_message(self, message: Message, peer: Address) -> None:
-        """Answers to our questions; workers and drivers take more."""
-        request = getattr(message, "request", None)
-        reply = self.replies.pop(request, None) if request is not None else None
-        if reply is not None:
-            reply.answer(message)
+        else:  # an answer to a question of ours
+            request = getattr(message, "request", None)
+            reply = self.replies.pop(request, None) if request is not None else None
+            if reply is not None:
+                reply.answer(message)
 
     def on_lost(self, peer: Address) -> None:
         """A peer's last stream has ended."""

@@ -151,7 +151,7 @@ def call_actor(
     acting = process.role.acting
     callee = acting.calls.callee(actor.ref.object, ordered=actor.kind.ordered)
     cluster.watch.acts.on_call(process, task, actor)
-    acting.call(task, callee)
+    acting.calls.submit(task, callee)
     return [Handle(process.role.ownership.reference(object_id)) for object_id in objects]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from freehold.core.actors import Actors
 from freehold.core.calls import Calls
-from freehold.core.hosting import Hosting
+from freehold.core.hosting import Hosting, lane_of
 from freehold.sim.bugs import ignored
 from freehold.sim.hunt import Method, Mutant
 from freehold.wire.messages import Death
@@ -32,7 +32,7 @@ def no_lanes(true: Method) -> Method:
     del true
 
     def arrived(self: Hosting, run: Any) -> None:
-        lane = self.lanes.get(run.submitter.process)
+        lane = self.lanes.get(lane_of(run))
         if lane is not None and run in lane:
             lane.remove(run)
         self.execution.ready.append(run)

@@ -89,7 +89,7 @@ def start(
         acting = process.role.acting
         callee = acting.calls.callee(actor.ref.object, ordered=actor.kind.ordered)
         process.cluster.watch.acts.on_call(process, task, actor)
-        acting.call(task, callee)
+        acting.calls.submit(task, callee)
     else:
         process.role.submit(task)
     handle = Handle(process.role.ownership.reference(done))

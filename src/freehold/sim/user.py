@@ -104,8 +104,10 @@ class UserProcess(Process):
         return [Handle(ref, self.cluster.actors.get(ref.object)) for ref in refs]
 
     def on_message(self, message: Message, peer: Address) -> None:
-        if self.role.handle(message, peer):
-            return
+        self.role.handle(message, peer)
+
+    def unhandled(self, message: Message, peer: Address) -> None:
+        """One that is not for the role."""
         if type(message) is ProcessLost:
             # Where we have a stream to it, its end is its death: this must not overtake it.
             if message.process not in self.peers:

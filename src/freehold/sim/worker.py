@@ -67,6 +67,7 @@ class WorkerProcess(UserProcess):
         self.job = JobId(self.new_id())
         self.executor = Executor(self, ShippedErrors(), node.address, self.job)
         self.role = self.executor
+        self.role.unhandled = self.unhandled
         self.executor.execution.interrupt = self.interrupt
         self.executor.estate.gone = lambda: self.die("asked to stop")
         self.executor.end_actor = self.leave
@@ -343,6 +344,7 @@ class DriverProcess(UserProcess):
         self.number = number
         self.job = JobId(self.new_id())
         self.role = Owner(self, ShippedErrors(), node.address, self.job)
+        self.role.unhandled = self.unhandled
         self.root = TaskId(self.new_id() * 2)
         self.finished = False
         register = Register(self.address, 0, self.job, 0, True)
