@@ -39,6 +39,13 @@ def return_id(task: TaskId, index: int) -> ObjectId:
     return ObjectId(task + index.to_bytes(4, "big"))
 
 
+def return_ids(task: TaskId, count: int) -> tuple[ObjectId, ...]:
+    """The ids of a task's ``count`` return values."""
+    if count == 1:
+        return (task + _INDEX_SUFFIX[0],)  # type: ignore[return-value]  # (as above)
+    return tuple(return_id(task, index) for index in range(count))
+
+
 class Names:
     """What a driver calls the tasks and values that it makes: a counter, and eight bytes that no
     other process has.

@@ -157,7 +157,11 @@ class Process:
             case Located():
                 table.on_located(message, giver)
             case TaskDone():
-                self.submission.on_done(self.submission.tasks.get(message.task), message, giver)
+                task = self.submission.tasks.get(message.task)
+                if task is None or task.attempt != message.attempt:
+                    self.submission.discard(message, giver, free=task is None)
+                else:
+                    self.submission.on_done(task, message, giver)
             case AskGone():
                 table.on_ask_gone(message, giver)
             case Gone():

@@ -98,7 +98,7 @@ class Bench:
         self.say(LeaseGranted(lease(number), worker(number), 100 + number))
 
     def done(self, task: Task, number: int, micros: int = 10, **fields: Any) -> None:
-        results = fields.pop("results", [inline()] * task.num_returns)
+        results = fields.pop("results", [inline()] * len(task.returns))
         self.say(TaskDone(task.id, task.attempt, results, micros, **fields), worker(number))
 
     def end(self, number: int) -> None:
@@ -165,7 +165,7 @@ class Home(Bench):
         """
         for task in expected:
             number = self.taken(task)
-            results = [stored(100, at) for _ in range(task.num_returns)]
+            results = [stored(100, at) for _ in range(len(task.returns))]
             self.done(task, number, **{"results": results} | fields)
 
     def taken(self, task: Task) -> int:

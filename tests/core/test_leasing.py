@@ -24,6 +24,7 @@ from core.world import (
 from freehold.core.cancelling import GRACE
 from freehold.core.leasing import (
     ASK_AGAIN,
+    HANDFUL,
     HOLD,
     PIPELINE_TASKS,
     REPORT_PATIENCE,
@@ -145,6 +146,34 @@ def test_depth_follows_the_measured_time(bench: Bench, micros: float, depth: int
     assert len(bench.pushed(1)) == depth
     assert min(PIPELINE_TASKS, PIPELINE_MICROS // max(micros, LEAST_MICROS) or 1) == depth
     bench.asked()
+
+
+@pytest.mark.parametrize(
+    ("micros", "handful"), [(10.0, int(HANDFUL // 10)), (HANDFUL, 1), (20 * HANDFUL, 1)]
+)
+def test_short_tasks_are_dealt_out_in_handfuls(bench: Bench, micros: float, handful: int) -> None:
+    """Goal: a worker is not woken for less than a handful; nothing longer waits while one is idle.
+
+    Method: three idle workers, three handfuls, each of which is to be at one of them; then the
+    second has done a task, so that it has the least and gets the next."""
+    for _ in range(3):
+        bench.submit(micros=None)
+    for number in range(1, 4):
+        bench.grant(number)
+    for number in range(1, 4):
+        [task] = bench.pushed(number)
+        bench.done(bench.owner.submission.tasks[task], number)
+    bench.asked()
+    tasks = [bench.submit(micros=micros) for _ in range(3 * handful)]
+    first, second, third = (bench.pushed(number) for number in range(1, 4))
+    assert [first, second, third] == [
+        ids(*tasks[start : start + handful]) for start in range(0, 3 * handful, handful)
+    ]
+    bench.done(tasks[handful], 2, micros=int(micros))  # the second is quicker than the others
+    more = [bench.submit() for _ in range(handful)]
+    assert bench.pushed(2)[:1] == ids(more[0])
+    assert not bench.pushed(1)
+    assert not bench.pushed(3)
 
 
 def test_queue_is_shared_among_workers(bench: Bench) -> None:

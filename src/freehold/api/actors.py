@@ -37,7 +37,7 @@ from freehold.api.strategies import inherited, placement_of
 from freehold.core.calls import ActorTask
 from freehold.core.streams import Stream, StreamCall
 from freehold.core.submission import Function
-from freehold.ids import FunctionId, function_id, return_id
+from freehold.ids import FunctionId, function_id
 from freehold.runtime.context import CONTEXT
 from freehold.wire.fingerprint import fingerprint
 from freehold.wire.messages import Call, Creation, Reference
@@ -408,7 +408,7 @@ class ActorClass(Generic[T]):
         if not options.name:
             return self._create(process, task)
         actor = NamedActor(
-            options.namespace, options.name, return_id(task.id, 0), process.address, self._packed
+            options.namespace, options.name, task.returns[0], process.address, self._packed
         )
         return named.create(
             process,

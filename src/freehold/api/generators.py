@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from freehold.api.refs import ObjectRef
 from freehold.core.streams import Stream
 from freehold.errors import GetTimeoutError, ObjectLostError
-from freehold.ids import return_id
 from freehold.runtime import aio
 from freehold.wire.messages import Reference
 
@@ -214,12 +213,10 @@ def promised(process: Process, task: Task) -> Any:
     values, or a generator of those that it yields.
     """
     line = task.origin.line if task.origin is not None else ()
-    if task.num_returns == 1:
-        reference = Reference(return_id(task.id, 0), process.address, line)
+    returns = task.returns
+    if len(returns) == 1:
+        reference = Reference(returns[0], process.address, line)
         if task.stream is not None:
             return ObjectRefGenerator(process, task.stream, reference)
         return ObjectRef(process, reference)
-    return [
-        ObjectRef(process, Reference(return_id(task.id, index), process.address, line))
-        for index in range(task.num_returns)
-    ]
+    return [ObjectRef(process, Reference(each, process.address, line)) for each in returns]

@@ -41,7 +41,7 @@ from freehold.core.lineage import Lineage
 from freehold.core.ownership import Ownership
 from freehold.core.submission import QUEUED, Placing, Submission, Task
 from freehold.core.world import World
-from freehold.ids import LeaseId, NodeId, ObjectId, ProcessId, return_id
+from freehold.ids import LeaseId, NodeId, ObjectId, ProcessId
 from freehold.wire.actors import place_of
 from freehold.wire.messages import (
     ACTOR,
@@ -96,7 +96,7 @@ class Actor(Maker):
     )
 
     def __init__(self, task: ActorTask, restarts: int) -> None:
-        self.id = return_id(task.id, 0)
+        self.id = task.returns[0]
         self.task = task
         self.restarts = restarts
         self.lease: LeaseId | None = None

@@ -56,6 +56,10 @@ from freehold.wire.messages import (
     TaskReturned,
 )
 
+#: Tasks are dealt out in handfuls of so much work (microseconds), each to the least loaded worker:
+#: to wake another for less takes longer than to wait for this one, and to compare a machine's
+#: workers for each task of 10 us would take as long as the task.
+HANDFUL: Final = 100.0
 #: However short the tasks: 512 of 80 bytes make a frame of 40 KiB, below a socket's send buffer.
 PIPELINE_TASKS: Final = 512
 #: Requests under way at once per shape: enough to start a machine's workers together.
@@ -120,6 +124,7 @@ class Shape:
 
     __slots__ = (
         "asking_later",
+        "dealing",
         "environment",
         "idle",
         "leases",
@@ -128,6 +133,7 @@ class Shape:
         "requests",
         "resources",
         "target",
+        "until",
         "why",
     )
 
@@ -146,6 +152,8 @@ class Shape:
         self.leases: dict[LeaseId, Lease] = {}
         self.idle: dict[LeaseId, Lease] = {}
         self.requests: dict[LeaseId, Address] = {}
+        self.dealing: Lease | None = None  # gets the next tasks until its load is ``until``
+        self.until = 0.0
         self.why = ""  # the node's last word on why requests wait
         self.asking_later = False  # a request was lost with its node
 
@@ -227,17 +235,26 @@ class Leasing(Placing):
         return shape
 
     def room_for(self, task: Task, shape: Shape) -> Lease | None:
-        """A lease that can take the task now: an idle one, else the least loaded with room in its
-        pipeline.
+        """A lease that can take the task now: that which has not had its handful yet, an idle one,
+        or the least loaded with room in its pipeline.
         """
-        if shape.idle:
-            return next(iter(shape.idle.values()))
-        if task.suspect or task.estimate >= PIPELINE_MICROS or len(shape.leases) > 64:
-            return None  # (scanning more than 64 costs more than queueing, which replies pull from)
+        dealing = shape.dealing
+        if dealing is not None:
+            if dealing.load + task.estimate <= shape.until and self.has_room(dealing, task):
+                return dealing
+            shape.dealing = None
         best = None
-        for lease in shape.leases.values():
-            if (best is None or lease.load < best.load) and self.has_room(lease, task):
-                best = lease
+        if shape.idle:
+            best = next(iter(shape.idle.values()))
+        elif task.suspect or task.estimate >= PIPELINE_MICROS or len(shape.leases) > 64:
+            return None  # (scanning more than 64 costs more than queueing, which replies pull from)
+        else:
+            for lease in shape.leases.values():
+                if (best is None or lease.load < best.load) and self.has_room(lease, task):
+                    best = lease
+        if best is not None:
+            shape.dealing = best
+            shape.until = min(best.load + HANDFUL, PIPELINE_MICROS)
         return best
 
     def has_room(self, lease: Lease, task: Task) -> bool:

@@ -34,7 +34,7 @@ from freehold.core.ownership import Ownership
 from freehold.core.results import without
 from freehold.core.submission import WAITING, Submission, Task
 from freehold.core.world import World
-from freehold.ids import ObjectId, ProcessId, TaskId, return_id
+from freehold.ids import ObjectId, ProcessId, TaskId
 from freehold.wire.messages import (
     FAILED,
     STORED,
@@ -156,8 +156,7 @@ class Lineage:
 
     def clear_up(self, task: Task, results: Sequence[Value]) -> None:
         """Copies from an earlier run go, except where the new result lies: it took their place."""
-        for index, value in enumerate(results):
-            object_id = return_id(task.id, index)
+        for object_id, value in zip(task.returns, results):
             for node in without(self.strays.pop(object_id, ()), value.nodes):
                 self.world.send(node, FreeObjects([object_id]))
 
@@ -367,7 +366,6 @@ class Lineage:
         return missing
 
 
-def results_of(task: Task) -> list[ObjectId]:
+def results_of(task: Task) -> Sequence[ObjectId]:
     """All that a task has made under its own name."""
-    objects = [return_id(task.id, index) for index in range(task.num_returns)]
-    return objects if task.stream is None else objects + task.stream.objects()
+    return task.returns if task.stream is None else [*task.returns, *task.stream.objects()]

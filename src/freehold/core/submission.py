@@ -32,7 +32,7 @@ from freehold.core.limits import Clock, Limits
 from freehold.core.ownership import Ownership
 from freehold.core.results import Results
 from freehold.core.world import World
-from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId, return_id
+from freehold.ids import FunctionId, ObjectId, ProcessId, TaskId, return_ids
 from freehold.resources import Resources
 from freehold.wire.fetches import ARGUMENT
 from freehold.wire.messages import (
@@ -109,12 +109,13 @@ class Function:
 
 
 class Task:
-    """One submitted task. ``lease`` is where it was pushed, if it was. ``origin``: the run in which
-    it was submitted (None in a driver). ``claims``: what its next run shall bring back. ``ran_at``,
-    ``homes``, ``kept`` and ``live`` are lineage's. ``actor`` and ``placing`` are those of a task
-    that makes an actor or calls one (``calls.ActorTask``): what its push says more, and who finds
-    it a worker instead of ``leasing``. ``environment``: the key of its runtime environment, or b"".
-    ``limits`` and ``clock``: its time, if the user has limited it (``limits``).
+    """One submitted task. ``returns``: the objects that it makes. ``lease``: where it was pushed,
+    if it was. ``origin``: the run in which it was submitted (None in a driver). ``claims``: what
+    its next run shall bring back. ``ran_at``, ``homes``, ``kept`` and ``live`` are lineage's.
+    ``actor`` and ``placing`` are those of a task that makes an actor or calls one
+    (``calls.ActorTask``): what its push says more, and who finds it a worker instead of
+    ``leasing``. ``environment``: the key of its runtime environment, or b"". ``limits`` and
+    ``clock``: its time, if the user has limited it (``limits``).
     """
 
     actor: Creation | Call | None = None
@@ -142,13 +143,13 @@ class Task:
         "live",
         "max_retries",
         "name",
-        "num_returns",
         "origin",
         "parent",
         "placement",
         "ran_at",
         "resources",
         "retry_exceptions",
+        "returns",
         "since",
         "state",
         "suspect",
@@ -178,7 +179,7 @@ class Task:
         self.function = function
         self.args = args
         self.resources = resources
-        self.num_returns = num_returns
+        self.returns = return_ids(task, num_returns)
         self.deps = deps
         self.borrowed = borrowed
         self.max_retries = max_retries
@@ -257,8 +258,8 @@ class Submission(Results):
         origin = task.origin
         if origin is not None:
             origin.alive += 1
-        for index in range(task.num_returns):
-            entry = ownership.own(return_id(task.id, index), origin)
+        for object_id in task.returns:
+            entry = ownership.own(object_id, origin)
             entry.task = task
             entry.handles += 1  # the handle that the caller is about to make
         self.tasks[task.id] = task
@@ -372,7 +373,7 @@ class Submission(Results):
             lease,  # type: ignore[arg-type]  # bytes on the wire
             function.id,
             task.args,
-            task.num_returns,
+            len(task.returns),
             task.depth,
             task.name,
         )
@@ -410,10 +411,10 @@ class Submission(Results):
 
     # ------------------------------------------------------------------ results
 
-    def on_done(self, task: Task | None, message: TaskDone, worker: Address) -> None:
-        """Results of a task came; None: of one that is over."""
-        if task is None or task.attempt != message.attempt or task.state is not PUSHED:
-            self.discard(message, worker, free=task is None)
+    def on_done(self, task: Task, message: TaskDone, worker: Address) -> None:
+        """Results of its newest attempt came."""
+        if task.state is not PUSHED:
+            self.discard(message, worker, free=False)
             return
         task.function.measured(message.micros)
         if message.retry and not task.over and self.may_retry(task):
@@ -432,9 +433,9 @@ class Submission(Results):
         if task.stream is not None:
             results = self.stream_over(task, results)
         kept = self.keep(task, results, giver)
-        for index, value in enumerate(results):
-            object_id = return_id(task.id, index)
-            entry = self.ownership.entries.get(object_id)
+        entries = self.ownership.entries
+        for object_id, value in zip(task.returns, results):
+            entry = entries.get(object_id)
             if entry is None:
                 self.unwanted(object_id, value, giver, spare=value.nodes)
                 continue
@@ -498,7 +499,7 @@ class Submission(Results):
 
     def fail(self, task: Task, error: bytes) -> None:
         """The task ends in a system error."""
-        self.finish(task, [Value(FAILED, error)] * task.num_returns)
+        self.finish(task, [Value(FAILED, error)] * len(task.returns))
 
     def cancel(
         self, task: Task, *, force: bool, recursive: bool, error: bytes, grace: float = 0.0

@@ -328,7 +328,7 @@ class Owner:
             if kept is not None and (message.children or kept.homes):
                 self.lineage.children(kept, peer, any_left=message.children)
         if task is None or task.attempt != message.attempt:
-            self.submission.on_done(task, message, peer)
+            self.submission.discard(message, peer, free=task is None)
             return
         lease = task.lease
         if task.actor is None:

@@ -25,7 +25,7 @@ from freehold import errors
 from freehold.core.actors import Actor
 from freehold.core.calls import ActorTask
 from freehold.core.submission import Function
-from freehold.ids import function_id, return_id
+from freehold.ids import function_id
 from freehold.runtime import current
 from freehold.runtime.driver import Driver
 from freehold.runtime.process import read_node_file
@@ -78,7 +78,7 @@ class Steward(Driver):
         actor = self.kept = NamedActor(
             blueprint.namespace,
             blueprint.name,
-            return_id(task.id, 0),
+            task.returns[0],
             self.address,
             blueprint.kind,
             self.key,

@@ -243,13 +243,19 @@ class Transport:
     def send(self, to: Address, message: Message) -> None:
         """Queue a message; it leaves at the end of the turn."""
         connections = self.peers.get(to.process)
-        if not connections and to.is_visitor():
-            return  # it did not wait for the answer
-        connection = connections[0] if connections else self.connect(to)
-        if connection is not None:
-            if not connection.outbox:
-                self.dirty.append(connection)
-            connection.outbox.append(message)
+        if connections:
+            connection = connections[0]
+        else:
+            if to.is_visitor():
+                return  # it did not wait for the answer
+            opened = self.connect(to)
+            if opened is None:
+                return
+            connection = opened
+        outbox = connection.outbox
+        if not outbox:
+            self.dirty.append(connection)
+        outbox.append(message)
 
     def fence(self, node: NodeId) -> None:
         """Hear no more of a node nor of its processes, and refuse them from now on."""
