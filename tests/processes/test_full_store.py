@@ -45,6 +45,28 @@ def test_tasks_with_half_a_store_each(folder: Path) -> None:
     assert fh.get(sums, timeout=55) == [left + right for left, right in pairs]
 
 
+def test_what_was_dropped_makes_room_first(folder: Path) -> None:
+    """Goal: a loop that drops a value and puts the next needs room for one, and spills nothing.
+
+    Method: values of which the store holds one, also as what an actor keeps; look at the files."""
+
+    @fh.remote
+    class Keeper:
+        def change(self) -> None:
+            self.ref = None
+            self.ref = fh.put(np.ones(40 * MIB // 8))
+
+    for number in range(4):
+        ref = None
+        ref = fh.put(np.full(40 * MIB // 8, number))
+        assert fh.get(ref)[-1] == number
+    ref = None
+    keeper = Keeper.remote()
+    for _ in range(4):
+        fh.get(keeper.change.remote())
+    assert not list(folder.glob("*/*"))
+
+
 @pytest.mark.parametrize(("fused", "files"), [("", 2), ("0", 30)])
 def test_one_file_for_many_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: str, files: int

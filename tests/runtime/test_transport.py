@@ -227,3 +227,24 @@ def test_what_the_kernel_is_told(peers: tuple[Peer, Peer, Peer]) -> None:
     assert timeout(head.process) == 60_000
     assert timeout(two.address.process) == 0
     listener.close()
+
+
+def test_what_was_noted_before_a_wait_is_settled_without_a_message(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    """Goal: who drops a value and then waits for room in the store does not wait for its own drop.
+
+    Method: a finalizer's note while nobody reads; a wait for a message that does not come."""
+    transport = peers[0].transport
+    turns = []
+
+    def settle() -> None:
+        transport.unsettled = False
+        turns.append(True)
+
+    transport.on_turn = settle
+    transport.unsettled = True
+    assert not transport.poll(0.2)
+    assert turns == [True]
+    assert not transport.poll(0.0)
+    assert turns == [True]

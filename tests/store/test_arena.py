@@ -287,6 +287,36 @@ def test_warm_beside_writers_loses_nothing(arena: Arena) -> None:
             assert arena.read_view(piece + 100, len(pattern), nothing) == pattern
 
 
+def test_warm_is_shared_by_two_threads(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: many fresh pieces are provided by two threads, each piece once.
+
+    Method: the first thread that comes waits in its first piece until another has done all the
+    rest."""
+    provided: list[tuple[str, int]] = []
+    others, piece_of = threading.Event(), arena._writer.address
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+    def slow(reader: int, writer: int) -> bool:
+        provided.append((threading.current_thread().name, (writer - piece_of) // HUGE))
+        if len(provided) == 1:
+            return others.wait(10)
+        if len(provided) == CAPACITY // HUGE:
+            others.set()
+        return True
+
+    monkeypatch.setattr("freehold.store.arena._warm_piece", slow)
+    assert arena.warm(0, CAPACITY) == CAPACITY
+    assert sorted(piece for _, piece in provided) == list(range(CAPACITY // HUGE))
+    assert len({name for name, _ in provided}) == 2
+
+
+def test_warm_says_how_far_both_threads_came(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: what lies below the result is warm. Method: the kernel refuses the third piece."""
+    third = arena._writer.address + 2 * HUGE
+    monkeypatch.setattr("freehold.store.arena._warm_piece", lambda _, writer: writer != third)
+    assert arena.warm(0, CAPACITY) == 2 * HUGE
+
+
 def test_warm_stops_when_asked(arena: Arena) -> None:
     """Goal: the background work ends within one piece. Method: the third question says stop."""
     answers = iter([False, False, True])

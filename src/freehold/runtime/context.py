@@ -100,9 +100,8 @@ class ObjectRef:
     def __del__(self) -> None:
         process = self._process
         process.dropped.append(self._ref.object)
-        if not process.drop_noted and process.pump.lead.locked():
-            process.drop_noted = True
-            process.transport.wake()
+        if not process.transport.unsettled:
+            process.unsettle()
 
     def __reduce__(self) -> Any:
         return serial.reduce_ref(self)

@@ -53,7 +53,7 @@ class Driver(Process):
     ) -> None:
         super().__init__(folder, node, process_address(node.address), current.ref_type())
         self.job = new_job()
-        self.role = Owner(self.transport, SystemErrors(), self.node, self.job)
+        self.play(Owner(self.transport, SystemErrors(), self.node, self.job))
         self.root = Context(TaskId(os.urandom(16)))
         self.log_to_driver = log_to_driver
         self.namespace = namespace

@@ -113,6 +113,7 @@ class Mail:
         self.mail: deque[tuple[Address, Message]] = deque()
         self.timers: list[tuple[float, int, Timed]] = []
         self.numbers = count()
+        self.unsettled = False
         self.deliver: Callable[[Address, Message], None]
         self.settle: Callable[[], None]  # what Python has dropped
 
@@ -200,11 +201,11 @@ class Local(Process):
         self.pump = stand_in
         self.make_ref = current.ref_type()
         self.role = Owner(mail, SystemErrors(), self.node, JobId(os.urandom(8)))
+        self.role.unhandled = self.other_message
         self.root = Context(TaskId(os.urandom(16)))
         self.dropped = deque()
         self.released = deque()
         self.finalizers = deque()
-        self.drop_noted = False
         self.readers = {}
         self.closed = False
         self.node_gone = False

@@ -92,7 +92,6 @@ class Process:
         self.dropped: deque[ObjectId] = deque()
         self.released: deque[ObjectId] = deque()
         self.finalizers: deque[Callable[[], None]] = deque()  # what collected objects leave to do
-        self.drop_noted = False
         self.readers: dict[Any, aio.LoopReader] = {}  # by event loop
         self.pump.on_overdue = lambda: aio.sweep(self)
         self.root: Context
@@ -108,12 +107,16 @@ class Process:
 
     # ------------------------------------------------------------------ joining
 
+    def play(self, role: Owner) -> None:
+        """Be an owner, or an executor: it hears what comes, and passes on what is not for it."""
+        self.role = role
+        self.transport.on_message = role.handle
+        role.unhandled = self.other_message
+
     def join(self, register: Register) -> None:
         """Register with the node and wait for its answer. Raises ClusterUnreachableError if none
         comes.
         """
-        self.transport.on_message = self.role.handle
-        self.role.unhandled = self.other_message
         try:
             self.transport.listen_unix()
         except FileNotFoundError:
@@ -190,7 +193,7 @@ class Process:
 
     def settle(self) -> None:
         """Let the role know of what Python has dropped. Under the lock."""
-        self.drop_noted = False
+        self.transport.unsettled = False
         dropped, released = self.dropped, self.released
         drop_handle = self.role.ownership.drop_handle
         while dropped:
@@ -348,8 +351,15 @@ class Process:
     def view_gone(self, object_id: ObjectId) -> None:
         """A finalizer's note."""
         self.released.append(object_id)
-        if not self.drop_noted and self.pump.lead.locked():
-            self.drop_noted = True
+        if not self.transport.unsettled:
+            self.unsettle()
+
+    def unsettle(self) -> None:
+        """In a finalizer: the next turn has something to ``settle``. Who reads the sockets may
+        sleep already; who begins to looks whether there is anything first.
+        """
+        self.transport.unsettled = True
+        if self.pump.lead.locked():
             self.transport.wake()
 
     def await_it(self, awaited: Any, signal: Signal, timeout: float | None) -> None:

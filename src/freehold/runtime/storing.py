@@ -92,6 +92,7 @@ def store_batch(
     signal = Signal()
     creations: list[Creation | None] = []
     with process.lock:
+        process.settle()  # what was dropped makes room first, in memory that is warm
         for object_id, packed in batch:
             if packed.size <= min(left, INLINE_BYTES):
                 left -= packed.size

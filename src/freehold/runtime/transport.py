@@ -228,6 +228,7 @@ class Transport:
         self.flushed = 0.0  # when flush_soon last sent
         self.gathering = False  # messages wait for more to go with them
         self.sleeping = 0  # the thread that waits for events; see ``interrupts``
+        self.unsettled = False  # ``on_turn`` has something to do, whether or not anything comes
         self.alarm = 0.0  # when a thread that sleeps outside of ``poll`` will look at the timers
         # what the shell sets
         self.on_message: Callable[[Message, Address], None]
@@ -539,7 +540,7 @@ class Transport:
 
     def patience(self, timeout: float | None) -> float:
         """How long the next wait may be, in seconds; -1 for ever."""
-        if self.calls:
+        if self.calls or self.unsettled:
             return 0.0
         if self.gathering:
             timeout = GATHER if timeout is None else min(timeout, GATHER)
@@ -559,7 +560,7 @@ class Transport:
                 self.sleeping = 0
         else:
             events = self.epoll.poll(0)
-        if not (events or self.calls or self.dirty or self.due()):
+        if not (events or self.calls or self.dirty or self.unsettled or self.due()):
             return False
         with self.lock:
             watched = self.watched

@@ -129,7 +129,7 @@ class Worker(Process):
         super().__init__(folder, node, process_address(node.address), current.ref_type())
         self.start_number = start
         self.executor = Executor(self.transport, SystemErrors(), self.node, new_job())
-        self.role = self.executor
+        self.play(self.executor)
         self.executor.execution.interrupt = self.interrupt
         self.executor.estate.gone = self.leave
         self.executor.end_actor = self.leave
