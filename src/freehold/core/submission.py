@@ -416,7 +416,6 @@ class Submission(Results):
         if task.state is not PUSHED:
             self.discard(message, worker, free=False)
             return
-        task.function.measured(message.micros)
         if message.retry and not task.over and self.may_retry(task):
             self.try_again(task)
         else:

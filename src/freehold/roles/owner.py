@@ -332,6 +332,7 @@ class Owner:
             return
         lease = task.lease
         if task.actor is None:
+            task.function.measured(message.micros)
             self.leasing.task_left(task)
         if task.claims:
             late = self.rebirth.ran(task, message.unclaimed, peer.process)
