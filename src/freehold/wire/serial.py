@@ -40,7 +40,6 @@ from hashlib import blake2b
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from freehold.copying import copy
 from freehold.errors import ProtocolError, SerializationError
 
 if TYPE_CHECKING:
@@ -128,6 +127,8 @@ class Serialized:
         Raises:
             ValueError: the view is too small or cannot be written. Nothing has been written then.
         """
+        from freehold.copying import copy  # (ctypes: 3 ms of an import of Freehold)
+
         if view.readonly or len(view) < self.size:
             raise ValueError(f"a blob of {self.size} bytes needs that much writable memory: {view}")
         front = self._front()
