@@ -28,6 +28,7 @@ from freehold.wire.messages import (
     RequestLease,
     ReturnLease,
     TaskDone,
+    TaskReturned,
 )
 
 OWNER = process("owner")
@@ -51,6 +52,35 @@ def borrowed(stage: Stage) -> ObjectId:
     entry = stage.owner.ownership.entries[actor] = Entry(actor, OWNER)
     entry.handles, entry.received = 1, 1
     return actor
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_an_argument_is_lost_on_its_way_to_the_actor(
+    stage: Stage, world: World, found: bool
+) -> None:
+    """Goal: the actor holds up what is behind such a call, so it hears when that will not come.
+
+    Method: the call comes back; its argument is made again, or cannot be; what the actor is told,
+    then and when the call is done."""
+    actor = stage.living()
+    stage.owner.put(object_id("x"), stored(100, NEAR))
+    call = stage.call(actor, deps=[stage.owner.ownership.reference(object_id("x"))])
+    behind = stage.call(actor)
+    assert stage.sent(1) == ["c1", "c2"]
+    entry = stage.entry_of(object_id("x"))
+    entry.value = None
+    stage.say(TaskReturned(call.id, 0), worker(1))
+    assert stage.sent(1) == []
+    stage.owner.ownership.resolve(entry, stored(100, NEAR) if found else failed(b"lost"))
+    if found:
+        assert stage.sent(1) == ["c1"]
+        stage.answer(call, 1)
+        assert world.take(CancelTask) == []
+    else:
+        assert stage.outcome(call) == b"lost"
+        assert world.take(CancelTask, worker(1)) == [CancelTask(call.id, False, False)]
+    stage.answer(behind, 1)
+    assert stage.sent(1) == []
 
 
 def test_all_are_pushed_at_once(stage: Stage) -> None:

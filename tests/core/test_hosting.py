@@ -128,6 +128,44 @@ def test_a_missing_argument_keeps_its_place(serial: Home) -> None:
     assert serial.world.take(TaskReturned) == []
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_call_that_went_back_holds_up_those_behind(serial: Home, again: bool) -> None:
+    """Goal: calls run in the order sent, also when the argument of one is lost with its owner and
+    its caller has to find it. Method: the owner dies before the value is here; a call was there
+    behind the first by then, another comes later; the first comes again, or never."""
+    serial.call("a1", needs=True, number=1)
+    serial.call("a2", number=2)
+    serial.world.one(FetchObject)
+    serial.fetching.withdraw(X)
+    [back] = serial.world.take(TaskReturned, ANN)
+    assert back.task == task_id("a1")
+    serial.world.take(CancelFetch)
+    serial.call("a3", number=3)
+    serial.call("a0", number=0)
+    assert (serial.next(), serial.next()) == ("a0", "")
+    if again:
+        serial.call("a1", needs=True, number=1)
+        serial.world.one(FetchObject)
+        assert serial.next() == ""
+        serial.fetching.on_ready(ObjectReady(X, 0, 100))
+        assert serial.next() == "a1"
+    else:
+        serial.execution.on_cancel(CancelTask(task_id("a1"), False, False))
+    assert (serial.next(), serial.next(), serial.next()) == ("a2", "a3", "")
+    assert (serial.hosting.lanes, serial.hosting.away) == ({}, {})
+
+
+def test_the_caller_of_a_call_that_went_back_dies(serial: Home) -> None:
+    """Goal: nothing of it is left. Method: as above, then its stream ends."""
+    serial.call("a1", needs=True)
+    serial.world.one(FetchObject)
+    serial.fetching.withdraw(X)
+    serial.world.take(TaskReturned), serial.world.take(CancelFetch)
+    serial.table.lost.add(ANN.process)
+    serial.execution.peer_lost(ANN.process)
+    assert (serial.hosting.lanes, serial.hosting.away) == ({}, {})
+
+
 def test_cancel_lets_those_behind_go(serial: Home) -> None:
     """Goal: a cancelled call at the head of a lane does not block it. Method: cancel the one that
     waits for its argument."""

@@ -79,6 +79,7 @@ FOUND = [
     ("relays", 12006849, "a free of a copy that had gone blamed the source of the next one"),
     ("graces", 12009078, "what an ended child had started outlived a recursive cancel"),
     ("tours", 13015921, "an actor lived again before it had ended with its node"),
+    ("actors", 16005298, "a call overtook one whose argument had died with its owner"),
     ("guilds", 7063, "a name stayed whose end a head had not read before it died"),
 ]
 

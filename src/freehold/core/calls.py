@@ -41,7 +41,7 @@ from freehold.core.submission import DONE, PUSHED, QUEUED, WAITING, Placing, Sub
 from freehold.core.world import World
 from freehold.ids import FunctionId, LeaseId, ObjectId, ProcessId
 from freehold.wire.actors import Place, place_of
-from freehold.wire.messages import FAILED, Call, Creation, LocateActor
+from freehold.wire.messages import FAILED, Call, CancelTask, Creation, LocateActor
 
 
 class ActorTask(Task):
@@ -76,9 +76,11 @@ class Callee:
     """An actor that this process calls. ``count``: calls so far. ``pending``: those that are not
     done. ``place``: where calls are pushed, None while that is not known. ``gone``: whose end we
     asked about last. ``queues``: calls of each line by their numbers; none is empty for long.
+    ``away``: calls that came back from ``place`` for an argument, and hold up those behind there.
     """
 
     __slots__ = (
+        "away",
         "calls",
         "count",
         "entry",
@@ -103,6 +105,7 @@ class Callee:
         self.seeking = False
         self.queues: dict[bytes, deque[ActorTask]] = {}
         self.pushed: dict[bytes, ActorTask] = {}
+        self.away: set[bytes] = set()
         self.unsure: list[ActorTask] = []
 
     def queue_of(self, task: ActorTask) -> deque[ActorTask]:
@@ -237,7 +240,14 @@ class Calls(Placing):
         task.queued = False
         task.lease = place
         callee.pushed[task.id] = task
+        if callee.away:
+            callee.away.discard(task.id)
         self.submission.push(task, place.worker, NO_LEASE, KNOWN)
+
+    def returned(self, task: ActorTask) -> None:
+        """The actor's process does not get an argument: the call will come again, or be over."""
+        if isinstance(task.subject, Callee) and task.state is PUSHED:
+            task.subject.away.add(task.id)
 
     # ------------------------------------------------------------------ where the actor is
 
@@ -324,6 +334,10 @@ class Calls(Placing):
         if not isinstance(callee, Callee):
             return
         callee.pushed.pop(task.id, None)
+        if callee.away and task.id in callee.away:  # it will not come again
+            callee.away.discard(task.id)
+            if callee.place is not None:
+                self.world.send(callee.place.worker, CancelTask(task.id, False, False))
         if task.queued:  # it has failed, or was cancelled: those behind it go on
             task.queued = False
             self.fill(callee, task)
@@ -338,6 +352,7 @@ class Calls(Placing):
         callee = self.callees.get(object_id)
         if callee is not None:
             callee.place = None
+            callee.away.clear()
             if callee.queues:
                 self.seek(callee)
 
@@ -345,6 +360,7 @@ class Calls(Placing):
         """The stream of a process has ended that hosted actors of which we know."""
         for callee in self.at.pop(process, {}).values():
             callee.place = None
+            callee.away.clear()
             pushed = list(callee.pushed.values())
             callee.pushed.clear()
             for task in pushed:

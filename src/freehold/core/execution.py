@@ -229,13 +229,15 @@ class Execution:
     def argument_missing(self, run: Run, object_id: ObjectId, tried: Sequence[NodeId]) -> None:
         """An argument is not where it was said to be: the task's owner has to see to it."""
         if self.runs.get(run.message.task) is run and not run.begun:
-            self.abandon(run)
+            self.abandon(run, returned=True)
             message = run.message
             lost = Missing(object_id, list(tried))
             self.world.send(run.submitter, TaskReturned(message.task, message.attempt, [lost]))
 
-    def abandon(self, run: Run) -> None:
-        """A task that will not run here: release what was fetched for it."""
+    def abandon(self, run: Run, *, returned: bool = False) -> None:
+        """A task that will not run here, now that it is over or ``returned`` for want of an
+        argument: release what was fetched for it.
+        """
         message = run.message
         if run in self.ready:
             self.ready.remove(run)
@@ -248,7 +250,10 @@ class Execution:
                 self.fetching.abandon(argument.ref.object, run.needs)
         self.drop(run)
         if self.hosting is not None:
-            self.hosting.left(run)
+            if returned:
+                self.hosting.returned(run)
+            else:
+                self.hosting.left(run)
 
     # ------------------------------------------------------------------ ends
 
@@ -256,6 +261,8 @@ class Execution:
         """The owner wants the task to end."""
         run = self.runs.get(message.task)
         if run is None:
+            if self.hosting is not None:
+                self.hosting.given_up(message.task)
             return
         run.cancelled = True
         run.timeout = message.timeout

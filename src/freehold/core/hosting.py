@@ -8,11 +8,12 @@ has all it needs may begin.
   them, also where the stored arguments of one are late: each caller's line (``calls``) has a
   *lane*, and only its head may become ready. The main thread takes them from ``execution.ready``.
   One whose result was lost comes again, and takes its old place in the lane: what stands behind it
-  may wait for that result.
+  may wait for that result. One whose argument is lost, with the argument's owner, goes back to its
+  caller, who can have it made again; it keeps its place until it comes again or is given up.
 * **Several at a time**: a call begins when it has its arguments and its group has room. ``start``
   hands it to a thread or to the event loop. A group is a limit: the actor's own, or one by name.
 
-Nothing here is given back to callers, and a call that has begun runs to its end even if its caller
+Nothing else is given back to callers, and a call that has begun runs to its end even if its caller
 dies: an exception out of nowhere in the middle of a method would leave the actor's state torn.
 
 The end: when its owner says that nobody can name it (no call is under way then, because callers pin
@@ -28,7 +29,7 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from freehold.core.execution import Execution, Run
-from freehold.ids import ProcessId
+from freehold.ids import ProcessId, TaskId
 from freehold.wire.messages import Address, Call, Creation
 
 _number = attrgetter("message.actor.number")
@@ -62,6 +63,7 @@ class Hosting:
         self.owner = owner
         self.ordered = creation.limit == 1 and not creation.coroutines and not creation.groups
         self.lanes: dict[Lane, deque[Run]] = {}
+        self.away: dict[TaskId, Run] = {}  # went back to their callers; they keep their places
         self.groups = {name: Group(limit) for name, limit in creation.groups.items()}
         self.groups[""] = Group(creation.limit)
         self.closing = False  # the actor ends: no further call begins
@@ -82,6 +84,9 @@ class Hosting:
             lane = self.lanes.get(key)
             if lane is None:
                 lane = self.lanes[key] = deque()
+            before = self.away.pop(run.message.task, None)
+            if before is not None:
+                lane.remove(before)
             insort(lane, run, key=_number)
 
     def arrived(self, run: Run) -> None:
@@ -125,6 +130,21 @@ class Hosting:
         if group.queue and not self.closing:
             self.begin(group.queue.popleft(), group)
 
+    def returned(self, run: Run) -> None:
+        """A call went back to its caller, who has to find an argument of it. Until it comes again
+        or is given up nothing passes its place in the lane (it has not all that it needs).
+        """
+        if self.ordered:
+            self.away[run.message.task] = run
+        else:
+            self.left(run)
+
+    def given_up(self, task: TaskId) -> None:
+        """A call that went back will not come again."""
+        run = self.away.pop(task, None)
+        if run is not None:
+            self.left(run)
+
     def left(self, run: Run) -> None:
         """A call that has not begun will not run: it was cancelled, its caller is gone, or an
         argument of it is.
@@ -141,4 +161,5 @@ class Hosting:
     def caller_lost(self, caller: ProcessId) -> None:
         """Nothing more comes from there."""
         for key in [key for key in self.lanes if key[0] == caller]:
-            del self.lanes[key]
+            for run in self.lanes.pop(key):
+                self.away.pop(run.message.task, None)

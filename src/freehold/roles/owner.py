@@ -347,6 +347,8 @@ class Owner:
     def on_task_returned(self, message: TaskReturned, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)
         if task is not None and task.attempt == message.attempt:
+            if isinstance(task, ActorTask):
+                self.acting.calls.returned(task)
             for missing in message.missing:
                 self.value_missing(missing.object, missing.tried)
         self.leasing.on_returned(message, task)

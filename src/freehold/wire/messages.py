@@ -182,7 +182,8 @@ class Missing(Record):
 
 class TaskReturned(Record, tag=4):
     """Worker to owner: not begun, and will not be here: place it elsewhere. Either the worker is
-    busy for long, or it could not get the arguments named in ``missing``.
+    busy for long, or it could not get the arguments named in ``missing``. An actor holds up the
+    calls behind one that it returns, until that comes again or CancelTask says that it will not.
     """
 
     task: TaskId
