@@ -244,19 +244,11 @@ class Transport:
     def send(self, to: Address, message: Message) -> None:
         """Queue a message; it leaves at the end of the turn."""
         connections = self.peers.get(to.process)
-        if connections:
-            connection = connections[0]
-        else:
-            if to.is_visitor():
-                return  # it did not wait for the answer
-            opened = self.connect(to)
-            if opened is None:
-                return
-            connection = opened
-        outbox = connection.outbox
-        if not outbox:
-            self.dirty.append(connection)
-        outbox.append(message)
+        connection = connections[0] if connections else self.connect(to)
+        if connection is not None:
+            if not connection.outbox:
+                self.dirty.append(connection)
+            connection.outbox.append(message)
 
     def fence(self, node: NodeId) -> None:
         """Hear no more of a node nor of its processes, and refuse them from now on."""
@@ -325,8 +317,10 @@ class Transport:
 
     def connect(self, to: Address) -> Connection | None:
         """Open a connection; messages may be queued at once. None (and ``on_lost``, soon) if that
-        fails at once.
+        fails at once, or for a visitor, who did not wait for the answer.
         """
+        if to.is_visitor():
+            return None
         here = to.node == self.address.node and to.node
         try:
             if to.node in self.fenced:
