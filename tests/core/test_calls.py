@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.owners import NEAR
+from core.owners import NEAR, NODE
 from core.stage import Stage, place, worker
 from core.world import World, failed, info, inline, object_id, process, stored, task_id
 from freehold.core.entries import Entry
@@ -52,6 +52,25 @@ def borrowed(stage: Stage) -> ObjectId:
     entry = stage.owner.ownership.entries[actor] = Entry(actor, OWNER)
     entry.handles, entry.received = 1, 1
     return actor
+
+
+def test_a_call_that_cannot_run_again_ends_nothing_else(stage: Stage, world: World) -> None:
+    """Goal: an actor lives until the calls of it are done, whatever becomes of earlier ones.
+
+    Method: a call's result and its argument, which was put, are lost with a node; another call
+    goes on, and all handles are dropped."""
+    actor = stage.living()
+    stage.owner.put(object_id("x"), stored(100, NEAR))
+    call = stage.call(actor, retries=3, deps=[stage.owner.ownership.reference(object_id("x"))])
+    stage.answer(call, 1, stored(100, NEAR))
+    other = stage.call(actor)
+    assert stage.sent(1) == ["c1", "c2"]
+    stage.say(NodeChanged(info(NEAR, {}, alive=False, reason="lost power")), NODE)
+    assert (stage.outcome(call) or b"").startswith(b"lost")
+    stage.let_go(actor)
+    assert world.take(EndActor) == []
+    stage.answer(other, 1)
+    assert len(world.take(EndActor, worker(1))) == 1
 
 
 @pytest.mark.parametrize("found", [True, False])

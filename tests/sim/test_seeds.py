@@ -80,6 +80,7 @@ FOUND = [
     ("graces", 12009078, "what an ended child had started outlived a recursive cancel"),
     ("tours", 13015921, "an actor lived again before it had ended with its node"),
     ("actors", 16005298, "a call overtook one whose argument had died with its owner"),
+    ("actors", 310001618, "an actor ended though a call of it waited for its argument"),
     ("guilds", 7063, "a name stayed whose end a head had not read before it died"),
 ]
 

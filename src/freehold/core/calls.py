@@ -46,15 +46,17 @@ from freehold.wire.messages import FAILED, Call, CancelTask, Creation, LocateAct
 
 class ActorTask(Task):
     """A task that makes an actor, or calls one. ``subject``: that actor, as ``actors`` or ``calls``
-    knows it. ``line``: that of a call. ``queued``: it stands in its callee's queue.
+    knows it. ``line``: that of a call. ``counted``: among its callee's ``pending``. ``queued``: it
+    stands in its callee's queue.
     """
 
-    __slots__ = ("actor", "line", "placing", "queued", "subject")
+    __slots__ = ("actor", "counted", "line", "placing", "queued", "subject")
 
     actor: Creation | Call
     line: bytes
     placing: Placing
     subject: object
+    counted: bool
     queued: bool
 
 
@@ -165,7 +167,7 @@ class Calls(Placing):
         task.actor = Call(call.method, call.group, callee.count, task.line)
         task.subject = callee
         task.placing = self
-        self.count(callee)
+        self.count(task, callee)
         callee.count += 1
         task.queued = callee.ordered and not self.may_go(task, callee)
         if task.queued:
@@ -176,8 +178,9 @@ class Calls(Placing):
         """Whether a call needs no arguments and has no other before it: as most of them."""
         return not (task.deps or callee.place is None or task.line in callee.queues)
 
-    def count(self, callee: Callee) -> None:
+    def count(self, task: ActorTask, callee: Callee) -> None:
         """One more call is not done."""
+        task.counted = True
         if not callee.pending:
             callee.entry.pins += 1
         callee.pending += 1
@@ -192,13 +195,14 @@ class Calls(Placing):
             return
         assert isinstance(callee, Callee)
         if not task.queued:
-            again = task.attempt and callee.pushed.pop(task.id, None) is not None
-            if task.attempt and not again:  # a result was lost, and lineage has it made again
+            if task.attempt:
+                callee.pushed.pop(task.id, None)
+            if not task.counted:  # a result was lost, and lineage has it made again
                 if self.callees.get(callee.entry.object) is not callee:
                     task.subject = None
                     self.submission.fail(task, self.unavailable(task, "nobody holds it any more"))
                     return
-                self.count(callee)
+                self.count(task, callee)
             if self.may_go(task, callee):
                 assert callee.place is not None
                 self.push(task, callee, callee.place)
@@ -341,6 +345,9 @@ class Calls(Placing):
         if task.queued:  # it has failed, or was cancelled: those behind it go on
             task.queued = False
             self.fill(callee, task)
+        if not task.counted:
+            return  # it was to run again, and an argument cannot be made again
+        task.counted = False
         callee.pending -= 1
         if not callee.pending:
             callee.entry.pins -= 1
