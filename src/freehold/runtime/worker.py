@@ -239,8 +239,10 @@ class Worker(Process):
         """What a run has returned, brought to where it will be read."""
         message = run.message
         if message.num_returns == 1:
-            if value is None:
-                return [Value(INLINE, serial.NONE)]
+            if type(value) in serial.PLAIN:
+                blob = serial.NONE if value is None else serial.plain_blob(value)
+                if len(blob) <= INLINE_BYTES:
+                    return [Value(INLINE, blob)]
             return [self.result(return_id(message.task, 0), value, run)]
         return store_all(self, self.serialized(run, value, function), run.submitter)
 
@@ -353,10 +355,6 @@ class Worker(Process):
         """
         if type(value) is Value:  # an actor's place
             return value
-        if type(value) in serial.PLAIN:
-            blob = serial.plain_blob(value)
-            if len(blob) <= INLINE_BYTES:
-                return Value(INLINE, blob)
         packed = serial.serialize(value, "the return value")
         stored = self.store(object_id, packed, run.submitter)
         if packed.refs:

@@ -384,13 +384,14 @@ def deserialize(
     """
     if blob == NONE:
         return None
-    kind, start, lengths, stream = _parse(blob)
-    stop = start + stream
-    if kind == BARE:  # (0.7 us, where what may hold references takes 1.5)
-        try:
-            return pickle.loads(blob[start:stop])
+    total = len(blob)
+    if total >= _HEADER_BYTES and _unpack_header(blob) == (MAGIC, BARE, 0, total - _HEADER_BYTES):
+        try:  # (0.7 us, where what may hold references takes 1.5)
+            return pickle.loads(blob[_HEADER_BYTES:])
         except Exception as error:
             raise _cannot_rebuild("a value", error) from error
+    kind, start, lengths, stream = _parse(blob)
+    stop = start + stream
     view = memoryview(blob)
     if kind == RAW:
         return bytes(view[start:stop])
