@@ -157,8 +157,7 @@ class Ownership:
             elif self.entries.pop(entry.object, None) is None:
                 continue
             else:
-                if stored or value is None:  # (of others nothing is at any node)
-                    self.on_free(entry)
+                self.on_free(entry)
                 if entry.aliases:
                     for alias in entry.aliases:
                         del self.entries[alias]
