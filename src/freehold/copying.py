@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from typing import Final
 
 SMALL: Final = 64 << 10
@@ -107,18 +108,28 @@ def _move_split(dst: memoryview, dst_offset: int, src: memoryview, size: int) ->
         _move(dst, dst_offset, src, 0, half)
         moved.set()
 
-    helper = threading.Thread(target=first_half, name="freehold-copy", daemon=True)
-    try:
-        helper.start()
-    except RuntimeError:  # no thread to be had: a limit, or the interpreter is ending
-        _move(dst, dst_offset, src, 0, size)
-        return
-    try:
-        _move(dst, dst_offset + half, src, half, size - half)
-    finally:
-        _join(helper)
+    by_two(
+        first_half, lambda: _move(dst, dst_offset + half, src, half, size - half), "freehold-copy"
+    )
     if not moved.is_set():  # the helper failed; do its half here, or fail here, never silently
         _move(dst, dst_offset, src, 0, half)
+
+
+def by_two(there: Callable[[], None], here: Callable[[], None], name: str) -> None:
+    """Do ``here`` in this thread and ``there`` in another of that name, or after it if no thread is
+    to be had. Returns, or raises what ``here`` has, when both have ended.
+    """
+    helper = threading.Thread(target=there, name=name, daemon=True)
+    try:
+        helper.start()
+    except RuntimeError:  # a limit, or the interpreter is ending
+        here()
+        there()
+        return
+    try:
+        here()
+    finally:
+        _join(helper)
 
 
 def _join(helper: threading.Thread) -> None:

@@ -204,7 +204,8 @@ class RemoteFunction(Generic[P, R]):
             self._check_call(args, kwargs)
         process = self._process
         if process is None or process.closed:
-            process = self._prepare(session.connected())
+            process = session.connected()
+            self._prepare(process)
         function = self._prepared
         assert function is not None
         packed = pack(process, args, kwargs) if args or kwargs else NOTHING
@@ -340,13 +341,12 @@ class RemoteFunction(Generic[P, R]):
             except TypeError as error:
                 raise TypeError(f"{self._name()}.remote(): {error}") from None
 
-    def _prepare(self, process: Process) -> Process:
+    def _prepare(self, process: Process) -> None:
         """Pickle the function, once per session."""
         self._prepared, self._captured = pickled(
             self._function, self._name(), fingerprint(self._function), self._options.max_calls
         )
         self._process = process
-        return process
 
     def _name(self) -> str:
         name = getattr(self._function, "__qualname__", None) or repr(self._function)

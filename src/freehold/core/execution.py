@@ -164,14 +164,10 @@ class Execution:
         """One more of the things that the task needs is here."""
         run.missing -= 1
         if not run.missing and self.runs.get(run.message.task) is run:
-            self.gathered(run)
-
-    def gathered(self, run: Run) -> None:
-        """It has all that it needs."""
-        if self.hosting is None:
-            self.ready.append(run)
-        else:
-            self.hosting.arrived(run)
+            if self.hosting is None:
+                self.ready.append(run)
+            else:
+                self.hosting.arrived(run)
 
     # ------------------------------------------------------------------ running
 

@@ -78,7 +78,7 @@ class Hosting:
             self.arrived(run)
 
     def pushed(self, run: Run) -> None:
-        """A call has come. It does not have its arguments yet."""
+        """A call has come that has to wait: for its arguments, or for its turn."""
         if self.ordered:
             key = lane_of(run)
             lane = self.lanes.get(key)

@@ -57,8 +57,8 @@ from freehold.wire.messages import (
 )
 
 #: Tasks are dealt out in handfuls of so much work (microseconds), each to the least loaded worker:
-#: to wake another for less takes longer than to wait for this one, and to compare a machine's
-#: workers for each task of 10 us would take as long as the task.
+#: to wake another takes about as long (45-90 us, ``runtime.pump``), and to compare 16 workers for
+#: each task takes 5 us, 64 take 20, where to look at the one of the last task takes 0.4.
 HANDFUL: Final = 100.0
 #: However short the tasks: 512 of 80 bytes make a frame of 40 KiB, below a socket's send buffer.
 PIPELINE_TASKS: Final = 512

@@ -148,9 +148,8 @@ class Ownership:
             if entry.handles or entry.pins or entry.holders or entry.owed:
                 continue  # (owed: a reference and its introduction have not met yet)
             value = entry.value
-            stored = value is not None and value.kind == STORED
             if entry.lineage:
-                if value is None or not (stored or value.contains):
+                if value is None or (value.kind != STORED and not value.contains):
                     continue
                 entry.value = None  # it can be made again
                 self.on_free(entry)
@@ -168,8 +167,7 @@ class Ownership:
             if entry.owner is not None:
                 if entry.received and entry.asked is None:
                     self.world.send(entry.owner, Release(entry.object, entry.received))
-            elif stored:
-                assert value is not None
+            elif value is not None and value.kind == STORED:
                 for node in value.nodes:
                     self.world.send(node, FreeObjects([entry.object]))
             if value is not None:

@@ -323,10 +323,9 @@ class Owner:
 
     def on_task_done(self, message: TaskDone, peer: Address) -> None:
         task = self.submission.tasks.get(message.task)
-        if message.children or task is None or task.homes:
-            kept = task or self.lineage.tasks.get(message.task)
-            if kept is not None and (message.children or kept.homes):
-                self.lineage.children(kept, peer, any_left=message.children)
+        kept = task or self.lineage.tasks.get(message.task)
+        if kept is not None and (message.children or kept.homes):
+            self.lineage.children(kept, peer, any_left=message.children)
         if task is None or task.attempt != message.attempt:
             self.submission.discard(message, peer, free=task is None)
             return
@@ -334,13 +333,10 @@ class Owner:
         if task.actor is None:
             task.function.measured(message.micros)
             self.leasing.task_left(task)
-        if task.claims:
-            late = self.rebirth.ran(task, message.unclaimed, peer.process)
-            self.submission.on_done(task, message, peer)
-            for claim in late:
-                self.rebirth.on_claim(claim, claim.holder.process)
-        else:
-            self.submission.on_done(task, message, peer)
+        late = self.rebirth.ran(task, message.unclaimed, peer.process) if task.claims else ()
+        self.submission.on_done(task, message, peer)
+        for claim in late:
+            self.rebirth.on_claim(claim, claim.holder.process)
         if isinstance(lease, Lease):
             self.leasing.refill(lease)
 

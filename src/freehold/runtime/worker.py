@@ -135,7 +135,7 @@ class Worker(Process):
         self.executor.end_actor = self.leave
         self.executor.abort_actor = lambda: os._exit(0)
         self.host: Host | None = None
-        self.assigned: AssignJob | None = None
+        self.assigned = False  # a job's
         self.surroundings: Surroundings | None = None
         self.finder: DriverFinder | None = None
         self.devices = Devices()
@@ -456,9 +456,9 @@ class Worker(Process):
         """A job to belong to, or the end."""
         if type(message) is AssignJob:
             self.use(message)
-            if self.assigned is None:
+            if not self.assigned:
                 self.bind(message)
-            self.assigned = message
+            self.assigned = True
         elif type(message) is Stop:
             self.executor.stop(message)
         else:

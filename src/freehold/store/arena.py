@@ -45,10 +45,10 @@ import ctypes
 import mmap
 import os
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from freehold.copying import by_two
 from freehold.store import memory
 from freehold.store.memory import HUGE, PAGE, File, Mapping
 
@@ -194,6 +194,8 @@ class Arena:
 
         def provide() -> None:
             for piece in left:
+                if memory.has_page(file.fd, piece, HUGE):
+                    continue  # a writer was quicker
                 if should_stop() or not _warm_piece(reader.address + piece, writer.address + piece):
                     missed.append(piece)
                     return
@@ -201,7 +203,7 @@ class Arena:
         if len(fresh) < SHARED or should_stop is not _never or len(os.sched_getaffinity(0)) == 1:
             provide()
         else:
-            _by_two(provide)
+            by_two(provide, provide, "freehold-warm")
         return self._warmed(start, min(missed, default=end))
 
     def warm_ahead(self, used_end: int, ahead: int, should_stop: Callable[[], bool]) -> int:
@@ -255,18 +257,6 @@ class Arena:
         if start <= self.warm_mark < reached:
             self.warm_mark = reached
         return max(start, reached)
-
-
-def _by_two(work: Callable[[], None]) -> None:
-    """Have this thread and another do ``work``, which they share."""
-    helper = threading.Thread(target=work, name="freehold-warm", daemon=True)
-    try:
-        helper.start()
-    except RuntimeError:  # no thread to be had: a limit, or the interpreter is ending
-        work()
-        return
-    work()
-    helper.join()
 
 
 def _warm_piece(reader: int, writer: int) -> bool:
